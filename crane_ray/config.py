@@ -1,0 +1,186 @@
+"""The frozen base of every config: YAML in, `--set` on top, canonical JSON and a fingerprint out."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from crane_ray.errors import ConfigError
+
+
+class Flag:
+    """Marks a config field as an everyday option of the command line.
+
+    ``Annotated[int, Flag("--patch-size")]`` makes ``--patch-size N`` a short name for
+    ``--set path.to.field=N``; the help text is the field's own docstring.
+    """
+
+    def __init__(self, name: str, *, metavar: str | None = None) -> None:
+        self.name = name
+        self.metavar = metavar
+
+
+class Config(BaseModel):
+    """A frozen value whose unknown keys are errors; subclasses document each field beneath it."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+    def canonical_json(self) -> str:
+        """The value as JSON with sorted keys and no spaces: equal values, equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:16]
+
+    def to_yaml(self) -> str:
+        """The whole value, defaults included, as YAML in the order of its fields."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def load(
+        cls,
+        file: str | Path | None = None,
+        overrides: Iterable[tuple[str, Any]] = (),
+    ) -> Self:
+        """A validated config from a YAML file and dotted overrides, later ones winning.
+
+        Raises:
+            ConfigError: the file is missing or no YAML mapping, a key is unknown (the nearest
+                known one is named), or a value is impossible; all problems are listed at once.
+        """
+        tree = read_yaml(file) if file is not None else {}
+        for path, value in overrides:
+            set_path(tree, path, value)
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            where = f" ({file})" if file is not None else ""
+            raise ConfigError(explain(error, cls, where)) from None
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file (an empty file is an empty mapping)."""
+    try:
+        tree = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config {file}: {error.strerror or error}; check --config") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {file}: not valid YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"config {file}: holds a {type(tree).__name__}; a config is a mapping of keys to values"
+        )
+    return tree
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``a.b=c`` as the path ``a.b`` and the value of ``c`` read as YAML."""
+    path, equals, raw = text.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"--set {text}: write it as path.to.key=value, e.g. patch.size_px=512")
+    try:
+        return path.strip(), yaml.safe_load(raw)
+    except yaml.YAMLError:
+        return path.strip(), raw
+
+
+def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Puts a value at a dotted path of nested mappings, making the mappings on the way."""
+    *parents, last = path.split(".")
+    for depth, key in enumerate(parents):
+        below = tree.get(key)
+        if below is None:
+            below = tree[key] = {}
+        elif not isinstance(below, dict):
+            taken = ".".join(parents[: depth + 1])
+            raise ConfigError(f"{path}: {taken} is the value {below!r}, it has no keys beneath it")
+        tree = below
+    tree[last] = value
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
+    """A validation error in words: key, value, what is allowed, and the nearest known key."""
+    lines = []
+    for item in error.errors():
+        keys = [str(part) for part in item["loc"]]
+        if item["type"] == "extra_forbidden":
+            lines.append(_unknown_key(keys, model))
+        elif item["type"] == "missing":
+            lines.append(f"{'.'.join(keys)}: missing; {_help(keys, model)}")
+        else:
+            name = ".".join(keys) or "config"
+            reason = item["msg"].removeprefix("Value error, ")
+            value = item["input"]
+            shown = "" if isinstance(value, Mapping) else f" {value!r}:"
+            lines.append(f"{name}:{shown} {reason[0].lower()}{reason[1:]}")
+    return f"config{where}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines)
+
+
+def known_keys(model: type[BaseModel]) -> list[str]:
+    """Every dotted path that a config class accepts, groups included."""
+    paths = []
+    for name, field in model.model_fields.items():
+        paths.append(name)
+        below = nested_model(field.annotation)
+        if below is not None:
+            paths += [f"{name}.{path}" for path in known_keys(below)]
+    return paths
+
+
+def nested_model(annotation: Any) -> type[BaseModel] | None:
+    """The config class behind a field's annotation (also ``X | None``), if it is one."""
+    for candidate in (annotation, *get_args(annotation)):
+        if (
+            isinstance(candidate, type)
+            and candidate is not NoneType
+            and issubclass(candidate, BaseModel)
+        ):
+            return candidate
+    return None
+
+
+def _unknown_key(keys: list[str], model: type[BaseModel]) -> str:
+    path, known = ".".join(keys), known_keys(model)
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
+    if not near:
+        by_leaf = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
+        near = [
+            by_leaf[leaf] for leaf in difflib.get_close_matches(keys[-1], by_leaf, n=1, cutoff=0.5)
+        ]
+    hint = f"did you mean {near[0]}? " if near else ""
+    parent = ".".join(keys[:-1])
+    prefix = f"{parent}." if parent else ""
+    siblings = [
+        key[len(prefix) :]
+        for key in known
+        if key.startswith(prefix) and "." not in key[len(prefix) :]
+    ]
+    return f"{path}: unknown key; {hint}Known {'in ' + parent if parent else 'here'}: " + ", ".join(
+        siblings
+    )
+
+
+def _help(keys: list[str], model: type[BaseModel]) -> str:
+    field = None
+    for key in keys:
+        field = model.model_fields.get(key)
+        below = nested_model(field.annotation) if field else None
+        if below is None:
+            break
+        model = below
+    flag = (
+        next((item for item in field.metadata if isinstance(item, Flag)), None) if field else None
+    )
+    text = (field.description if field else None) or "give it in the config"
+    return f"give {flag.name} ({text.splitlines()[0].rstrip('.')})" if flag else text

@@ -1,0 +1,1 @@
+"""Patches -> vectors, and where they are kept. Only encoders know torch."""

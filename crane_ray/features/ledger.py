@@ -1,0 +1,227 @@
+"""What is in a store: receipts of shards in the ledger, whole slides in the index.
+
+The driver alone writes both. The index follows from the ledger; a driver that dies between the
+two loses nothing, since the next one reads the ledger first.
+"""
+
+import io
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crane_ray import storage
+from crane_ray.errors import StoreError
+from crane_ray.slides.workspace import to_parquet
+
+COMPACT_ABOVE = 64
+"""Ledger files beyond which a new run merges them into one."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one shard of a slide's patches."""
+
+    slide_id: str
+    shard: int
+    status: Literal["ok", "error", "discarded"]
+    """ok: written, checksum taken. error: not, for the reason given. discarded: was ok, is not
+    to be used any more (damaged, or made from other coordinates)."""
+    num_patches: int
+    """Of the whole slide."""
+    coords_checksum: str
+    """Of the coordinates that the features belong to."""
+    rows: int = 0
+    checksum: str = ""
+    error: str = ""
+    fatal: bool = False
+    """No other shard would do better (disk full, GPU too small): the run ends."""
+    attempt: int = 1
+    seconds: float = 0.0
+    decode_wait_s: float = 0.0
+    """Of these seconds, how long the encoder waited for pixels."""
+    batch_size: int = 0
+    reader: str = ""
+    host: str = ""
+    run_id: str = ""
+    written: str = ""
+
+    @classmethod
+    def from_mapping(cls, row: Mapping[str, Any]) -> "Receipt":
+        """A receipt from a record with its fields."""
+        return cls(**{field.name: row[field.name] for field in fields(cls)})
+
+
+RECEIPT_SCHEMA = pa.schema(
+    [
+        ("slide_id", pa.string()),
+        ("shard", pa.int32()),
+        ("status", pa.string()),
+        ("num_patches", pa.int64()),
+        ("coords_checksum", pa.string()),
+        ("rows", pa.int32()),
+        ("checksum", pa.string()),
+        ("error", pa.string()),
+        ("fatal", pa.bool_()),
+        ("attempt", pa.int32()),
+        ("seconds", pa.float64()),
+        ("decode_wait_s", pa.float64()),
+        ("batch_size", pa.int32()),
+        ("reader", pa.string()),
+        ("host", pa.string()),
+        ("run_id", pa.string()),
+        ("written", pa.string()),
+    ]
+)
+
+
+class Ledger:
+    """Receipts under ``ledger/*.parquet``, appended a file at a time, in the order of file names."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def append(self, receipts: Iterable[Receipt]) -> None:
+        """Adds receipts in one new file; nothing to add writes nothing."""
+        records = [asdict(receipt) for receipt in receipts]
+        if records:
+            data = to_parquet(records, RECEIPT_SCHEMA)
+            storage.put_bytes(self._new_file(), data, durable=True)
+
+    def slides(self) -> Iterator[tuple[str, dict[int, Receipt]]]:
+        """Each slide with the last receipt of each of its shards, a slide at a time.
+
+        The table is held as Arrow columns (about 250 bytes a shard), receipts as objects for one
+        slide only: a million shards stay well under a gigabyte.
+        """
+        files = storage.list_files(self.folder, ".parquet")
+        if not files:
+            return
+        table = pa.concat_tables(self._table(file) for file in files)
+        table = table.append_column("order", pa.array(range(len(table)), pa.int64()))
+        table = table.sort_by([("slide_id", "ascending"), ("order", "ascending")])
+        slide_id, shards = "", dict[int, Receipt]()
+        for batch in table.to_batches(max_chunksize=1_000):
+            for record in batch.to_pylist():
+                if shards and record["slide_id"] != slide_id:
+                    yield slide_id, shards
+                    shards = {}
+                slide_id = record["slide_id"]
+                shards[record["shard"]] = Receipt.from_mapping(record)
+        yield slide_id, shards
+
+    def compact(self) -> None:
+        """Merges many files into one that sorts before all later ones; loses no receipt."""
+        files = storage.list_files(self.folder, ".parquet")
+        if len(files) <= COMPACT_ABOVE:
+            return
+        last = files[-1].rsplit("/", 1)[-1].removesuffix(".parquet")
+        merged = pa.concat_tables(self._table(file) for file in files)
+        sink = io.BytesIO()
+        pq.write_table(merged, sink)
+        target = storage.join(self.folder, f"{last}-merged.parquet")
+        storage.put_bytes(target, sink.getvalue(), durable=True)
+        for file in files:
+            storage.remove_tree(file)
+
+    def _table(self, file: str) -> pa.Table:
+        try:
+            return pq.read_table(io.BytesIO(storage.read_bytes(file)), schema=RECEIPT_SCHEMA)
+        except (pa.ArrowInvalid, pa.ArrowIOError) as error:
+            raise StoreError(f"{file}: not a readable ledger file: {error}") from error
+
+    def _new_file(self) -> str:
+        stamp = f"{time.time_ns():020d}-{secrets.token_hex(3)}"
+        return storage.join(self.folder, f"{stamp}.parquet")
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """A whole, committed slide."""
+
+    slide_id: str
+    case_id: str
+    num_patches: int
+    dim: int
+    mpp: float | None
+    """The slide's level-0 resolution, um/px, where known."""
+    coords_checksum: str
+    checksums: tuple[str, ...]
+    """SHA-256 of each shard, in order."""
+    seconds: float = 0.0
+    hosts: tuple[str, ...] = ()
+    committed: str = ""
+
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("slide_id", pa.string()),
+        ("case_id", pa.string()),
+        ("num_patches", pa.int64()),
+        ("dim", pa.int32()),
+        ("mpp", pa.float64()),
+        ("coords_checksum", pa.string()),
+        ("checksums", pa.list_(pa.string())),
+        ("seconds", pa.float64()),
+        ("hosts", pa.list_(pa.string())),
+        ("committed", pa.string()),
+    ]
+)
+
+
+class Index:
+    """``index.parquet``: the slides that are there."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, IndexRow]:
+        """Committed slides by slide_id.
+
+        Raises:
+            StoreError: the file is there and cannot be read.
+        """
+        if not storage.exists(self.path):
+            return {}
+        try:
+            table = pq.read_table(io.BytesIO(storage.read_bytes(self.path)))
+        except (pa.ArrowInvalid, pa.ArrowIOError) as error:
+            raise StoreError(
+                f"{self.path}: not a readable index: {error}; move it away and run crane-ray "
+                "extract again: it is rebuilt from the ledger, nothing is extracted twice"
+            ) from error
+        rows = (_index_row(record) for record in table.to_pylist())
+        return {row.slide_id: row for row in rows}
+
+    def write(self, rows: Iterable[IndexRow]) -> None:
+        """Replaces the index, sorted by slide_id, in one piece."""
+        records = [asdict(row) for row in sorted(rows, key=lambda row: row.slide_id)]
+        storage.put_bytes(self.path, to_parquet(records, INDEX_SCHEMA), durable=True)
+
+
+def commit(case_id: str, dim: int, mpp: float | None, receipts: Mapping[int, Receipt]) -> IndexRow:
+    """The index row of a slide all of whose shards have an ok receipt."""
+    ordered = [receipts[shard] for shard in sorted(receipts)]
+    first = ordered[0]
+    return IndexRow(
+        slide_id=first.slide_id,
+        case_id=case_id,
+        num_patches=first.num_patches,
+        dim=dim,
+        mpp=mpp,
+        coords_checksum=first.coords_checksum,
+        checksums=tuple(receipt.checksum for receipt in ordered),
+        seconds=round(sum(receipt.seconds for receipt in ordered), 3),
+        hosts=tuple(sorted({receipt.host for receipt in ordered})),
+        committed=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _index_row(record: dict[str, Any]) -> IndexRow:
+    lists = {key: tuple(record[key] or ()) for key in ("checksums", "hosts")}
+    return IndexRow(**{**record, **lists})

@@ -1,0 +1,1 @@
+"""One file a layout of slide arrays; each defines ``FORMAT``, a `SlideFormat`."""

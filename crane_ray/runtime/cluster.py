@@ -1,0 +1,122 @@
+"""A connection to a Ray cluster, or an embedded one that lives as long as the command."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.data import DataContext
+
+from crane_ray.errors import ClusterError
+from crane_ray.runtime.jobs import ClusterConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster has, all nodes together."""
+
+    cpus: int
+    gpus: int
+    nodes: int
+
+
+@contextmanager
+def connected(config: ClusterConfig) -> Iterator[Resources]:
+    """A Ray that jobs can run on, configured for long tasks over few, small rows.
+
+    An address, or RAY_ADDRESS in the environment (as in a submitted job), names a cluster that
+    goes on afterwards; without either an embedded Ray starts here and is stopped at the end.
+
+    Raises:
+        ClusterError: no cluster answers at the address.
+    """
+    if ray.is_initialized():  # a test or a notebook that holds a Ray of its own
+        with _data_context():
+            yield _resources()
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    _start(address, config)
+    try:
+        with _data_context():
+            yield _resources()
+    finally:
+        ray.shutdown()
+
+
+def _start(address: str | None, config: ClusterConfig) -> None:
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    logging.getLogger("ray").setLevel(logging.ERROR)  # before init: it announces its tokens
+    # The C++ core warns of every actor whose weights come through the object store, where the
+    # driver holds them for as long as actors may restart.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Zero-GPU tasks on GPU nodes must not lose sight of CUDA_VISIBLE_DEVICES: Ray's future
+    # default, chosen here so that it does not announce it.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if address is None or address == "local":
+            ray.init(
+                address="local",
+                num_cpus=config.num_cpus,
+                num_gpus=config.num_gpus,
+                object_store_memory=config.object_store_mb * 2**20,
+                include_dashboard=False,
+                **quiet,
+            )
+        else:
+            _check_address(address)
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        what = f"Ray cluster at {address}" if address else "local Ray"
+        raise ClusterError(f"{what}: cannot be used: {error}; check --address") from error
+
+
+def _check_address(address: str) -> None:
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"--address {address}: that is a dashboard; submit the job there with "
+            f"crane-ray submit VERB ... --address {address}, or give the cluster's own address "
+            "(HOST:6379) from a machine of the cluster"
+        )
+
+
+def _resources() -> Resources:
+    total = ray.cluster_resources()
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), nodes)
+
+
+@contextmanager
+def _data_context() -> Iterator[None]:
+    """Ray Data set up for rows that take minutes and errors that must not be lost.
+
+    A row that kills its worker must neither be tried for ever nor end the run; one that takes
+    an hour is no stall; and Ray's bars give way to ours.
+    """
+    context = DataContext.get_current()
+    settings: dict[str, Any] = {
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "execution_no_progress_timeout_s": -1,
+        "max_errored_blocks": -1,
+        "max_consecutive_actor_init_deaths": 3,
+        "enable_auto_log_stats": False,
+    }
+    before = {name: getattr(context, name) for name in settings}
+    loggers = [logging.getLogger(name) for name in ("ray.data", "ray")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for name, value in settings.items():
+            setattr(context, name, value)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,295 @@
+"""Patches -> features: shards of slides through encoder actors on Ray Data, into a feature store."""
+
+import time
+from dataclasses import asdict, dataclass
+
+import ray
+
+from crane_ray import storage
+from crane_ray.errors import ConfigError, EncoderError, StoreError
+from crane_ray.features.commits import Books
+from crane_ray.features.encoder import EncoderConfig, EncoderInfo, Precision
+from crane_ray.features.ledger import Receipt
+from crane_ray.features.recipe import Recipe
+from crane_ray.features.store import FeatureStore
+from crane_ray.features.weights import Weights, fetch_weights
+from crane_ray.manifest import LeftOut, RunManifest
+from crane_ray.plugins import load_plugin
+from crane_ray.runtime.actors import ExtractionActor, hardware_precision
+from crane_ray.runtime.cluster import Resources, connected
+from crane_ray.runtime.jobs import ActorConfig, ExtractJob
+from crane_ray.runtime.reporting import Reporter, Silent, Summary
+from crane_ray.runtime.streams import stream_actors
+from crane_ray.slides.patch_files import read_patches
+from crane_ray.slides.patches import PatchSpec
+from crane_ray.slides.workspace import SlideRow, Workspace
+
+ENCODERS = "crane_ray.features.encoders"
+CPUS_PER_ACTOR = 4
+"""Of an actor that encodes on CPUs; convolutions gain little from more threads."""
+DEFAULT_BATCH = {True: 256, False: 32}
+"""Patches a batch, on a GPU or not."""
+DEAD_WORKER = (
+    "the actor died each time it was tried: a crash in the decoding library, or out of memory; "
+    "check the file, and a smaller --batch-size"
+)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How many encoder actors, and what each of them gets."""
+
+    count: int
+    cpus: int
+    gpus: float
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What one run adds to a store's recipe."""
+
+    run_id: str
+    batch_size: int | None
+    reporter: Reporter
+
+
+def run_extraction(config: ExtractJob, reporter: Reporter | None = None) -> Summary:
+    """Extracts what is missing of a workspace's features.
+
+    Raises:
+        RecipeMismatchError: the store was made with another recipe.
+        CraneError: nothing could be started, or the store cannot be written any more.
+    """
+    begun = time.perf_counter()
+    workspace = Workspace(config.work)
+    rows = patched_slides(workspace)
+    spec = common_spec(workspace, rows)
+    plugin = load_plugin(ENCODERS, config.encoder.name)
+    weights = fetch_weights(config.encoder, plugin.CARD)
+    manifest = RunManifest.start("extract", config)
+    manifest.write(workspace.manifests)
+    reporter = reporter or Silent()
+    if weights.data is None:
+        reporter.note(f"the encoder has {weights.label} weights: good for trials alone")
+    with connected(config.cluster) as resources:
+        pool = plan_pool(config.actors, resources)
+        recipe = make_recipe(config, spec, weights, pool)
+        store = FeatureStore.open_or_create(config.store_root, recipe, layout=config.layout)
+        storage.put_bytes(storage.join(store.root, "config.yaml"), config.to_yaml().encode())
+        store.ledger.compact()
+        books = Books(store, workspace, rows, replace_stale=config.replace_stale)
+        plan = RunPlan(manifest.run_id, config.encoder.batch_size, reporter)
+        _begin(reporter, recipe, books)
+        outcome, encoded = "error", 0
+        try:
+            encoded = extract_missing(books, store, pool, weights, plan)
+            outcome = "failures" if books.failed else "done"
+        except KeyboardInterrupt:
+            outcome = "stopped"
+            raise
+        finally:
+            reporter.end()
+            books.flush()
+            summary = summarise(books, rows, store.root)
+            summary.patches = encoded
+            summary.seconds = round(time.perf_counter() - begun, 1)
+            summary.facts = {
+                "recipe": recipe.fingerprint(),
+                "encoder": recipe.encoder.model_dump(mode="json"),
+                "actors": asdict(pool),
+            }
+            manifest = manifest.finish(
+                outcome, counts=summary.counts(), left_out=summary.left_out, facts=summary.facts
+            )
+            summary.manifest = manifest.write(workspace.manifests)
+    return summary
+
+
+def _begin(reporter: Reporter, recipe: Recipe, books: Books) -> None:
+    title = f"extracting ({recipe.encoder.name}, {recipe.encoder.precision})"
+    patches = sum(work.row.num_patches or 0 for work in books.todo.values())
+    there = sum(receipt.rows for work in books.todo.values() for receipt in work.receipts.values())
+    reporter.begin(title, slides=len(books.todo), patches=patches - there)
+
+
+def patched_slides(workspace: Workspace) -> dict[str, SlideRow]:
+    """The rows of a workspace's slides.
+
+    Raises:
+        StoreError: nothing was patched there yet.
+    """
+    rows = workspace.read_slides()
+    if not rows:
+        raise StoreError(
+            f"workspace {workspace.root}: no slides.parquet in it; run crane-ray patch --slides "
+            f"WHERE --work {workspace.root} first"
+        )
+    return rows
+
+
+def common_spec(workspace: Workspace, rows: dict[str, SlideRow]) -> PatchSpec:
+    """The patch spec of a workspace's slides: that of its latest patching run.
+
+    Raises:
+        StoreError: no slide has patches.
+    """
+    path = workspace.config("patch")
+    with_patches = [row for row in rows.values() if row.status == "ok" and row.num_patches]
+    if not with_patches:
+        raise StoreError(
+            f"workspace {workspace.root}: none of its {len(rows)} slides has patches; look at its "
+            "slides.parquet for the reasons (after --seg-only, run crane-ray patch without it)"
+        )
+    fingerprints = {row.spec_fingerprint for row in with_patches}
+    for row in with_patches:
+        spec = read_patches(workspace.patches(row.slide_id), row.slide_id).spec
+        if len(fingerprints) == 1 or _is_latest(spec, path):
+            return spec
+    raise StoreError(
+        f"workspace {workspace.root}: its slides were patched with {len(fingerprints)} different "
+        f"patch specs and none is that of {path}; run crane-ray patch over all of them again"
+    )
+
+
+def _is_latest(spec: PatchSpec, path: str) -> bool:
+    from crane_ray.runtime.jobs import PatchJob
+
+    return storage.exists(path) and PatchJob.load(path).patch == spec
+
+
+def plan_pool(config: ActorConfig, resources: Resources) -> Pool:
+    """Encoder actors for a cluster: one a GPU, or as many as its CPUs carry.
+
+    Raises:
+        ConfigError: an actor asks for more than the cluster has.
+    """
+    gpus = config.gpus if config.gpus is not None else float(min(1, resources.gpus))
+    if gpus > resources.gpus or (config.cpus or 1) > resources.cpus:
+        raise ConfigError(
+            f"actors: {gpus:g} GPUs and {config.cpus or 1} CPUs asked for an actor, the cluster has "
+            f"{resources.gpus} GPUs and {resources.cpus} CPUs in all; lower actors.gpus or "
+            "actors.cpus, or use a cluster that has them (--address)"
+        )
+    if gpus:
+        count = config.count or int(resources.gpus / gpus)
+        cpus = config.cpus or max(1, resources.cpus // count)
+    else:
+        cpus = config.cpus or max(1, min(CPUS_PER_ACTOR, resources.cpus // (config.count or 1)))
+        count = config.count or max(1, resources.cpus // cpus)
+    memory = int(config.memory_gb * 2**30) if config.memory_gb else None
+    return Pool(count, cpus, gpus, memory)
+
+
+def make_recipe(config: ExtractJob, spec: PatchSpec, weights: Weights, pool: Pool) -> Recipe:
+    """What is asked for, with ``auto`` and defaults resolved.
+
+    An existing store settles what the config leaves open, so that a rerun on other hardware
+    goes on with the precision that the store was begun with.
+    """
+    settled = _existing_recipe(config.store_root)
+    info = encoder_info(
+        config.encoder, spec, weights, _precision(config.encoder, settled, on_gpu=pool.gpus > 0)
+    )
+    dtype = config.dtype or (settled.dtype if settled else None)
+    return Recipe(
+        patch=spec,
+        encoder=info,
+        dtype=dtype or ("float32" if info.precision == "fp32" else "float16"),
+    )
+
+
+def encoder_info(
+    config: EncoderConfig, spec: PatchSpec, weights: Weights, precision: Precision
+) -> EncoderInfo:
+    """The exact encoder behind a config."""
+    card = load_plugin(ENCODERS, config.name).CARD
+    size = spec.size_px if config.input_size == "patch" else config.input_size
+    return EncoderInfo(
+        name=config.name,
+        dim=card.dim,
+        input_size_px=size or card.input_size_px,
+        mean=card.mean,
+        std=card.std,
+        precision=precision,
+        weights=weights.label,
+        weights_sha256=weights.sha256,
+    )
+
+
+def _existing_recipe(root: str) -> Recipe | None:
+    if not storage.exists(storage.join(root, "store.json")):
+        return None
+    return FeatureStore.open(root).recipe
+
+
+def _precision(config: EncoderConfig, settled: Recipe | None, *, on_gpu: bool) -> Precision:
+    if config.precision != "auto":
+        return config.precision
+    if settled is not None:
+        return settled.encoder.precision
+    remote = ray.remote(num_cpus=0 if on_gpu else 1, num_gpus=0.01 if on_gpu else 0)
+    found: Precision = ray.get(remote(hardware_precision).remote(on_gpu=on_gpu))
+    return found
+
+
+def extract_missing(
+    books: Books, store: FeatureStore, pool: Pool, weights: Weights, plan: RunPlan
+) -> int:
+    """Sends every missing shard through the actors; returns the number of patches encoded.
+
+    Raises:
+        StorageError: the store cannot be written any more.
+        EncoderError: the encoder cannot work here.
+    """
+    shards = sum(1 for _ in books.missing_shards())
+    if not shards:
+        return 0
+    kwargs = {
+        "root": store.root,
+        "weights": ray.put(weights),
+        "threads": pool.cpus,
+        "on_gpu": pool.gpus > 0,
+        "batch_size": plan.batch_size or DEFAULT_BATCH[pool.gpus > 0],
+        "run_id": plan.run_id,
+    }
+    results = stream_actors(
+        (asdict(shard) for shard in books.missing_shards()),
+        ExtractionActor,
+        kwargs=kwargs,
+        count=min(pool.count, shards),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+        memory=pool.memory,
+    )
+    encoded = 0
+    for result in results:
+        receipt = Receipt.from_mapping(result)
+        ended = books.take(receipt)
+        if receipt.fatal:
+            raise EncoderError(receipt.error)
+        encoded += receipt.rows
+        failed = ended and receipt.slide_id in books.failed
+        plan.reporter.advance(slides=int(ended), patches=receipt.rows, failures=int(failed))
+        if failed:
+            plan.reporter.note(f"{receipt.slide_id}: {receipt.error}")
+    for slide_id in list(books.todo):
+        books.fail(slide_id, DEAD_WORKER)
+        plan.reporter.advance(slides=1, failures=1)
+    return encoded
+
+
+def summarise(books: Books, rows: dict[str, SlideRow], where: str) -> Summary:
+    """What came of every slide of the workspace."""
+    summary = Summary("extract", where)
+    summary.done, summary.skipped = len(books.done), len(books.skipped)
+    for slide_id, row in rows.items():
+        reason = books.failed.get(slide_id)
+        if reason is not None:
+            summary.left_out.append(LeftOut(slide_id=slide_id, status="failed", reason=reason))
+        elif row.status == "no_tissue":
+            summary.no_tissue += 1
+            summary.left_out.append(
+                LeftOut(slide_id=slide_id, status="no_tissue", reason=row.reason)
+            )
+    return summary

@@ -1,0 +1,148 @@
+"""The configs of the jobs: what a command line, a YAML file or a submitted job may say.
+
+Imports no ray, so that ``crane-ray VERB --help`` answers at once.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from crane_ray import storage
+from crane_ray.config import Config, Flag
+from crane_ray.features.encoder import EncoderConfig
+from crane_ray.features.recipe import FeatureType
+from crane_ray.slides.params import TissueParams
+from crane_ray.slides.patches import PatchSpec
+
+
+class ClusterConfig(Config):
+    """Where a job runs."""
+
+    address: Annotated[str | None, Flag("--address", metavar="HOST:PORT")] = None
+    """Ray cluster to use (HOST:6379, auto); without it a local Ray starts and stops with the
+    command."""
+    num_cpus: Annotated[int | None, Flag("--cpus")] = Field(None, ge=1)
+    """CPUs of the local Ray; all of this machine where not given."""
+    num_gpus: int | None = Field(None, ge=0)
+    """GPUs of the local Ray; all of this machine where not given."""
+    object_store_mb: int = Field(256, ge=80)
+    """Shared memory of the local Ray's object store; weights and small tables pass through it."""
+
+
+class JobConfig(Config):
+    """What every job has."""
+
+    work: Annotated[str, Flag("--work", metavar="FOLDER")]
+    """Folder (or URI) of the cohort's workspace; results are written there."""
+    max_failures: Annotated[int, Flag("--max-failures")] = Field(0, ge=0)
+    """Slides that may fail before the exit status says so."""
+    cluster: ClusterConfig = ClusterConfig()
+    """Where the job runs."""
+
+    @field_validator("work")
+    @classmethod
+    def _absolute_work(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("a folder is needed")
+        return storage.absolute(value)
+
+
+class SlidesConfig(Config):
+    """Which slides a cohort has."""
+
+    source: Annotated[str, Flag("--slides", metavar="WHERE")]
+    """Folder of slides, glob in quotes, or CSV/Parquet table (uri, slide_id, case_id, mpp)."""
+    recursive: Annotated[bool, Flag("--recursive")] = False
+    """Look into sub-folders, too."""
+
+    @field_validator("source")
+    @classmethod
+    def _absolute_source(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("a folder, glob or table is needed")
+        return storage.absolute(value)
+
+
+class PatchJob(JobConfig):
+    """Find tissue on slides and place patches on it."""
+
+    slides: SlidesConfig
+    """Which slides."""
+    patch: PatchSpec = PatchSpec()
+    """What a patch is."""
+    tissue: TissueParams = TissueParams()
+    """How tissue is found, and which patches belong to it."""
+    segmenter: str = "saturation"
+    """Segmenter: saturation (CLAM's), or the dotted path of a module of your own."""
+    contours: Annotated[str | None, Flag("--contours", metavar="FOLDER")] = None
+    """Folder of edited {slide_id}.geojson files to use in place of the segmentation."""
+    process_list: Annotated[str | None, Flag("--process-list", metavar="CSV")] = None
+    """CLAM's process list: only its slides, each with the parameters of its row."""
+    seg_only: Annotated[bool, Flag("--seg-only")] = False
+    """A first look: contours, mask pictures and table, no patches."""
+    pictures: Annotated[bool, Flag("--pictures")] = True
+    """Draw mask and stitch pictures."""
+    overwrite: Annotated[bool, Flag("--overwrite")] = False
+    """Do slides again that are done with the same parameters."""
+
+    @field_validator("contours", "process_list")
+    @classmethod
+    def _absolute_paths(cls, value: str | None) -> str | None:
+        return None if value is None else storage.absolute(value)
+
+
+class ActorConfig(Config):
+    """How encoder actors share a cluster; each opens slides, decodes, encodes and writes."""
+
+    count: Annotated[int | None, Flag("--actors")] = Field(None, ge=1)
+    """Number of actors; one a GPU, or as many as the CPUs carry, where not given."""
+    gpus: float | None = Field(None, ge=0, le=1)
+    """GPUs an actor; 1 where the cluster has GPUs, else 0."""
+    cpus: int | None = Field(None, ge=1)
+    """CPUs an actor, for decoding (and encoding, without GPU); shared out where not given."""
+    memory_gb: float | None = Field(None, gt=0)
+    """Memory that Ray reserves for an actor."""
+
+
+class ExtractJob(JobConfig):
+    """Turn the patches of a workspace into features."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    """Which encoder."""
+    store: Annotated[str | None, Flag("--store", metavar="FOLDER")] = None
+    """Folder of the feature store; WORK/features/ENCODER where not given."""
+    layout: str = "zarr"
+    """Layout of the store's arrays: zarr, or the dotted path of a module of your own."""
+    dtype: Annotated[FeatureType | None, Flag("--dtype")] = None
+    """Type of stored features: float16, or float32 (the default with fp32 precision)."""
+    replace_stale: Annotated[bool, Flag("--replace-stale")] = False
+    """Extract slides again whose patches changed since; else they are recorded failures."""
+    actors: ActorConfig = ActorConfig()
+    """How actors share the cluster."""
+
+    @field_validator("store")
+    @classmethod
+    def _absolute_store(cls, value: str | None) -> str | None:
+        return None if value is None else storage.absolute(value)
+
+    @property
+    def store_root(self) -> str:
+        """Where the store is."""
+        short = self.encoder.name.rsplit(".", 1)[-1]
+        return self.store or storage.join(self.work, "features", short)
+
+
+class VerifyJob(Config):
+    """Read a feature store back against its checksums."""
+
+    store: Annotated[str, Flag("--store", metavar="FOLDER")]
+    """Folder of the feature store."""
+    repair: Annotated[bool, Flag("--repair")] = False
+    """Take damaged slides out of the store, so that the next extract makes them again."""
+    cluster: ClusterConfig = ClusterConfig()
+    """Where the job runs."""
+
+    @field_validator("store")
+    @classmethod
+    def _absolute_store(cls, value: str) -> str:
+        return storage.absolute(value)

@@ -1,0 +1,221 @@
+"""Slides -> tissue and patches, a CPU task a slide on Ray Data."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from crane_ray import storage
+from crane_ray.errors import ConfigError, StorageError
+from crane_ray.manifest import LeftOut, RunManifest
+from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.jobs import PatchJob
+from crane_ray.runtime.reporting import Reporter, Silent, Summary, Throttle
+from crane_ray.runtime.streams import Row, stream_tasks
+from crane_ray.slides.listing import Entry, list_slides
+from crane_ray.slides.params import TissueParams, override
+from crane_ray.slides.planning import PlanSettings, plan_fingerprint, plan_slide
+from crane_ray.slides.process_list import find_row, read_process_list, write_process_list
+from crane_ray.slides.workspace import SCHEMA, SlideRow, Workspace
+
+DEAD_WORKER = (
+    "its worker died each time it was tried: a crash in the decoding library, or out of memory; "
+    "check the file, and --cpus for fewer slides at a time"
+)
+RESULT_SCHEMA = SCHEMA.append(pa.field("fatal", pa.string()))
+
+
+@dataclass(frozen=True)
+class PlannedSlide:
+    """A slide of the cohort with the parameters it is to be patched with."""
+
+    entry: Entry
+    params: TissueParams
+
+
+def run_patching(config: PatchJob, reporter: Reporter | None = None) -> Summary:
+    """Patches a cohort into its workspace; slides that are done already are left alone.
+
+    Raises:
+        CraneError: nothing could be started, or the workspace cannot be written any more.
+    """
+    begun = time.perf_counter()
+    workspace = Workspace(config.work)
+    settings = plan_settings(config)
+    planned = plan_cohort(config)
+    manifest = RunManifest.start("patch", config)
+    manifest.write(workspace.manifests)
+    storage.put_bytes(workspace.config("patch"), config.to_yaml().encode())
+    known = workspace.read_slides()
+    todo = {
+        slide_id: slide
+        for slide_id, slide in planned.items()
+        if config.overwrite or not _is_done(slide, known.get(slide_id), settings, workspace)
+    }
+    progress = Progress(workspace, known, todo, reporter or Silent())
+    outcome = "error"
+    try:
+        progress.run(config, settings)
+        outcome = "failures" if progress.failed() else "done"
+    except KeyboardInterrupt:
+        outcome = "stopped"
+        raise
+    finally:
+        progress.close()
+        summary = progress.summary(planned)
+        summary.seconds = round(time.perf_counter() - begun, 1)
+        write_process_list(
+            workspace.process_list,
+            [row for slide_id, row in known.items() if slide_id in planned],
+            {slide_id: slide.params for slide_id, slide in planned.items()},
+        )
+        manifest = manifest.finish(outcome, counts=summary.counts(), left_out=summary.left_out)
+        summary.manifest = manifest.write(workspace.manifests)
+    return summary
+
+
+def plan_settings(config: PatchJob) -> PlanSettings:
+    """What of a config is the same for every slide."""
+    return PlanSettings(
+        spec=config.patch,
+        segmenter=config.segmenter,
+        contours=config.contours,
+        seg_only=config.seg_only,
+        pictures=config.pictures,
+    )
+
+
+def plan_cohort(config: PatchJob) -> dict[str, PlannedSlide]:
+    """The slides of a config by slide_id, each with its own parameters.
+
+    Raises:
+        ConfigError: no slides, no such contours folder, or a process list that fits no slide.
+    """
+    if config.contours is not None and not storage.exists(config.contours):
+        raise ConfigError(f"--contours {config.contours}: no such folder")
+    entries = list_slides(config.slides.source, recursive=config.slides.recursive)
+    if config.process_list is None:
+        return {entry.slide_id: PlannedSlide(entry, config.tissue) for entry in entries}
+    wanted = read_process_list(config.process_list)
+    planned = {}
+    for entry in entries:
+        row = find_row(wanted, entry.slide_id, entry.uri)
+        if row is not None:
+            planned[entry.slide_id] = PlannedSlide(entry, override(config.tissue, row))
+    if not planned:
+        raise ConfigError(
+            f"--process-list {config.process_list}: none of its {len(wanted)} slides with process "
+            f"1 is among the {len(entries)} of --slides {config.slides.source}"
+        )
+    return planned
+
+
+class Progress:
+    """The driver's side of a patching run: what is to do, what came back, the table on disk."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        rows: dict[str, SlideRow],
+        todo: dict[str, PlannedSlide],
+        reporter: Reporter,
+    ) -> None:
+        self._workspace = workspace
+        self._rows = rows
+        self._todo = todo
+        self._reporter = reporter
+        self._done: set[str] = set()
+        self._save = Throttle(lambda: workspace.write_slides(rows.values()))
+
+    def run(self, config: PatchJob, settings: PlanSettings) -> None:
+        """Sends every slide through the cluster and takes its row into the table.
+
+        Raises:
+            StorageError: the workspace cannot be written any more.
+        """
+        if not self._todo:
+            return
+        self._reporter.begin("patching", slides=len(self._todo))
+        kwargs = {"settings": settings, "root": self._workspace.root}
+        with connected(config.cluster):
+            for result in stream_tasks(self._tasks(), plan_task, kwargs=kwargs):
+                if result["fatal"]:
+                    raise StorageError(result["fatal"])
+                self._take(SlideRow.from_mapping(result))
+            for slide_id in set(self._todo) - self._done:
+                entry = self._todo[slide_id].entry
+                self._take(SlideRow(slide_id, entry.uri, "failed", entry.case_id, DEAD_WORKER))
+
+    def close(self) -> None:
+        """Writes what is there, however the run ended."""
+        self._reporter.end()
+        self._save(force=True)
+
+    def failed(self) -> bool:
+        """True where any slide of this run failed."""
+        return any(self._rows[slide_id].status == "failed" for slide_id in self._done)
+
+    def summary(self, planned: dict[str, PlannedSlide]) -> Summary:
+        """What came of the slides that were asked for, those of earlier runs included."""
+        summary = Summary("patch", self._workspace.root)
+        for slide_id in planned:
+            row = self._rows.get(slide_id)
+            if row is None or (slide_id in self._todo and slide_id not in self._done):
+                continue
+            if row.status != "ok":
+                summary.left_out.append(LeftOut(slide_id=slide_id, status=row.status, reason=row.reason))
+            if row.status == "no_tissue":
+                summary.no_tissue += 1
+            elif row.status == "ok" and slide_id in self._done:
+                summary.done += 1
+                summary.patches += row.num_patches or 0
+            elif row.status == "ok":
+                summary.skipped += 1
+        return summary
+
+    def _tasks(self) -> Iterator[Row]:
+        for slide in self._todo.values():
+            fields = asdict(slide.entry)
+            mpp = slide.entry.mpp
+            fields["mpp"] = float("nan") if mpp is None else mpp
+            yield {**fields, "params": slide.params.model_dump_json()}
+
+    def _take(self, row: SlideRow) -> None:
+        self._rows[row.slide_id] = row
+        self._done.add(row.slide_id)
+        failed = row.status == "failed"
+        self._reporter.advance(slides=1, patches=row.num_patches or 0, failures=int(failed))
+        if failed:
+            self._reporter.note(f"{row.slide_id}: {row.reason}")
+        self._save()
+
+
+def plan_task(table: pa.Table, settings: PlanSettings, root: str) -> pa.Table:
+    """One small row for each slide of a block; pixels stay on the worker."""
+    results: list[dict[str, Any]] = []
+    for record in table.to_pylist():
+        params = TissueParams.model_validate(json.loads(record.pop("params")))
+        if record["mpp"] != record["mpp"]:
+            record["mpp"] = None
+        entry = Entry(**record)
+        try:
+            row = asdict(plan_slide(entry, params, settings, Workspace(root)))
+            results.append({**row, "fatal": ""})
+        except StorageError as error:
+            row = asdict(SlideRow(entry.slide_id, entry.uri, "failed"))
+            results.append({**row, "fatal": str(error)})
+    return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
+
+
+def _is_done(
+    slide: PlannedSlide, row: SlideRow | None, settings: PlanSettings, workspace: Workspace
+) -> bool:
+    if row is None or row.status == "failed" or slide.entry.problem:
+        return False
+    if row.plan_fingerprint != plan_fingerprint(slide.entry, slide.params, settings):
+        return False
+    has_patches = row.status == "ok" and not settings.seg_only
+    return not has_patches or storage.exists(workspace.patches(row.slide_id))

@@ -1,0 +1,1 @@
+"""A slide file -> pixels, tissue, patch coordinates. Knows neither torch nor ray."""

@@ -1,0 +1,1 @@
+"""One file a segmenter; each has ``segment(reader, params) -> TissueContours``."""

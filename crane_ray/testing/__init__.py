@@ -1,0 +1,1 @@
+"""Synthetic slides and cohorts with known truth, and broken files, for tests and demos."""
