@@ -11,8 +11,9 @@ from crane_ray.version import __version__
 if TYPE_CHECKING:
     from crane_ray.errors import CraneError
     from crane_ray.features.store import FeatureStore, SlideFeatures
+    from crane_ray.slides.opening import open_slide
     from crane_ray.slides.patches import PatchGrid, PatchSpec, plan_patches
-    from crane_ray.slides.slide import Slide, SlideInfo, open_slide
+    from crane_ray.slides.slide import Slide, SlideInfo
     from crane_ray.slides.tissue import TissueContours
 
 _HOMES = {
@@ -24,7 +25,7 @@ _HOMES = {
     "SlideFeatures": "crane_ray.features.store",
     "SlideInfo": "crane_ray.slides.slide",
     "TissueContours": "crane_ray.slides.tissue",
-    "open_slide": "crane_ray.slides.slide",
+    "open_slide": "crane_ray.slides.opening",
     "plan_patches": "crane_ray.slides.patches",
 }
 

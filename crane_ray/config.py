@@ -1,4 +1,4 @@
-"""The frozen base of every config: YAML in, `--set` on top, canonical JSON and a fingerprint out."""
+"""The frozen base of every config: YAML and `--set` in, canonical JSON and a fingerprint out."""
 
 import difflib
 import hashlib
@@ -172,15 +172,16 @@ def _unknown_key(keys: list[str], model: type[BaseModel]) -> str:
 
 
 def _help(keys: list[str], model: type[BaseModel]) -> str:
-    field = None
-    for key in keys:
-        field = model.model_fields.get(key)
-        below = nested_model(field.annotation) if field else None
-        if below is None:
-            break
+    """What to give for a missing key: its flag and first line of help, or those beneath it."""
+    for key in keys[:-1]:
+        below = nested_model(model.model_fields[key].annotation)
+        assert below is not None
         model = below
-    flag = (
-        next((item for item in field.metadata if isinstance(item, Flag)), None) if field else None
-    )
-    text = (field.description if field else None) or "give it in the config"
-    return f"give {flag.name} ({text.splitlines()[0].rstrip('.')})" if flag else text
+    field = model.model_fields[keys[-1]]
+    flag = next((item for item in field.metadata if isinstance(item, Flag)), None)
+    below = nested_model(field.annotation)
+    if flag is None and below is not None:
+        required = [name for name, inner in below.model_fields.items() if inner.is_required()]
+        return "; ".join(_help([name], below) for name in required)
+    text = " ".join((field.description or "give it in the config").split()).rstrip(".")
+    return f"give {flag.name} ({text[0].lower()}{text[1:]})" if flag else text

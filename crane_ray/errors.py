@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend; each message names object, value, what is allowed, next step."""
+"""Errors that a user can mend; messages name object, value, what is allowed and the next step."""
 
 
 class CraneError(Exception):
@@ -34,4 +34,4 @@ class ClusterError(CraneError, RuntimeError):
 
 
 class EncoderError(CraneError, RuntimeError):
-    """An encoder that cannot work on this hardware as it is configured; no slide would do better."""
+    """An encoder that cannot work on this hardware; no other slide would do better."""

@@ -61,7 +61,7 @@ class RunManifest(BaseModel):
         )
 
     def finish(self, outcome: str, **updates: Any) -> Self:
-        """The same run, ended now with an outcome (``done``, ``failures``, ``stopped``, ``error``)."""
+        """The same run, ended now: ``done``, ``failures``, ``stopped`` or ``error``."""
         now = datetime.now(UTC)
         seconds = (now - datetime.fromisoformat(self.started)).total_seconds()
         ended = {"finished": now.isoformat(timespec="seconds"), "seconds": seconds}

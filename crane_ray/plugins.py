@@ -1,4 +1,4 @@
-"""Finds a plug-in by its short name (its file's name) or by a dotted path to the user's own module."""
+"""Finds a plug-in by its file's name, or by a dotted path to the user's own module."""
 
 import difflib
 import importlib

@@ -1,4 +1,4 @@
-"""The one place that touches paths and URIs: open, list, and writes that appear whole or not at all."""
+"""The one place that touches paths and URIs; what it writes appears whole or not at all."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What an encoder is: the card of a model, the exact encoder a store was made with, the protocol."""
+"""What an encoder is: a model's card, the exact encoder behind a store, and the protocol."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol

@@ -20,10 +20,11 @@ from crane_ray.features.encoder import PatchEncoder
 from crane_ray.features.ledger import Receipt
 from crane_ray.features.store import Array, FeatureStore, SlideHeader, checksum_of
 from crane_ray.slides.batches import read_batches
+from crane_ray.slides.opening import open_slide
 from crane_ray.slides.patch_files import read_patches
 from crane_ray.slides.patches import PatchGrid
 from crane_ray.slides.planning import failure_reason
-from crane_ray.slides.slide import Slide, SlideReader, open_slide
+from crane_ray.slides.slide import Slide, SlideReader
 
 log = logging.getLogger(__name__)
 

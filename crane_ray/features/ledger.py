@@ -81,7 +81,7 @@ RECEIPT_SCHEMA = pa.schema(
 
 
 class Ledger:
-    """Receipts under ``ledger/*.parquet``, appended a file at a time, in the order of file names."""
+    """Receipts under ``ledger/*.parquet``, appended a file at a time, in order of file names."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -195,7 +195,7 @@ class Index:
                 f"{self.path}: not a readable index: {error}; move it away and run crane-ray "
                 "extract again: it is rebuilt from the ledger, nothing is extracted twice"
             ) from error
-        rows = (_index_row(record) for record in table.to_pylist())
+        rows = (index_row(record) for record in table.to_pylist())
         return {row.slide_id: row for row in rows}
 
     def write(self, rows: Iterable[IndexRow]) -> None:
@@ -222,6 +222,7 @@ def commit(case_id: str, dim: int, mpp: float | None, receipts: Mapping[int, Rec
     )
 
 
-def _index_row(record: dict[str, Any]) -> IndexRow:
+def index_row(record: dict[str, Any]) -> IndexRow:
+    """An index row from a record with its fields."""
     lists = {key: tuple(record[key] or ()) for key in ("checksums", "hosts")}
     return IndexRow(**{**record, **lists})

@@ -53,7 +53,7 @@ def _weigh(images_B3HW: torch.Tensor, size_px: int, dim: int) -> torch.Tensor:
 
 @lru_cache(maxsize=32)
 def taps(source_px: int, target_px: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """First source pixel (target,) and fixed-point triangle weights (target, taps) of each pixel."""
+    """First source pixel (target,) and fixed-point weights (target, taps) of each pixel."""
     scale = source_px / target_px
     reach = max(scale, 1.0)
     centres = (np.arange(target_px) + 0.5) * scale

@@ -25,7 +25,7 @@ class TorchEncoder:
     def __init__(self, info: EncoderInfo, network: nn.Module, device: str) -> None:
         self.info = info
         self._device = torch.device(device)
-        self._network = network.eval().to(self._device, memory_format=torch.channels_last)
+        self._network = network.eval().to(self._device).to(memory_format=torch.channels_last)
         self._mean = torch.tensor(info.mean, device=self._device).mul(255).view(1, 3, 1, 1)
         self._std = torch.tensor(info.std, device=self._device).mul(255).view(1, 3, 1, 1)
 

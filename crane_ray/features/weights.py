@@ -68,7 +68,7 @@ def read_state(weights: Weights) -> dict[str, Any]:
             return dict(load(weights.data.tobytes()))
         import torch
 
-        state = torch.load(io.BytesIO(weights.data), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(weights.data.data), map_location="cpu", weights_only=True)
     except Exception as error:  # both libraries raise many kinds for a broken file
         raise ConfigError(f"weights {weights.label}: cannot be read: {error}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):

@@ -54,25 +54,47 @@ def _start(address: str | None, config: ClusterConfig) -> None:
     # The C++ core warns of every actor whose weights come through the object store, where the
     # driver holds them for as long as actors may restart.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Cohorts of patients: nothing is reported to anybody unless the user says so.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Zero-GPU tasks on GPU nodes must not lose sight of CUDA_VISIBLE_DEVICES: Ray's future
     # default, chosen here so that it does not announce it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         if address is None or address == "local":
-            ray.init(
-                address="local",
-                num_cpus=config.num_cpus,
-                num_gpus=config.num_gpus,
-                object_store_memory=config.object_store_mb * 2**20,
-                include_dashboard=False,
-                **quiet,
-            )
+            with _no_native_output():
+                _init_local(config, quiet)
         else:
             _check_address(address)
-            ray.init(address=address, **quiet)
+            with _no_native_output():
+                ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         what = f"Ray cluster at {address}" if address else "local Ray"
         raise ClusterError(f"{what}: cannot be used: {error}; check --address") from error
+
+
+def _init_local(config: ClusterConfig, quiet: dict[str, Any]) -> None:
+    ray.init(
+        address="local",
+        num_cpus=config.num_cpus,
+        num_gpus=config.num_gpus,
+        object_store_memory=config.object_store_mb * 2**20,
+        include_dashboard=False,
+        **quiet,
+    )
+
+
+@contextmanager
+def _no_native_output() -> Iterator[None]:
+    """Sends what Ray's C++ core writes to stderr nowhere: it announces its own log level."""
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _check_address(address: str) -> None:

@@ -1,4 +1,4 @@
-"""Patches -> features: shards of slides through encoder actors on Ray Data, into a feature store."""
+"""Patches -> features: shards of slides through encoder actors on Ray Data, into a store."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -167,8 +167,8 @@ def plan_pool(config: ActorConfig, resources: Resources) -> Pool:
     gpus = config.gpus if config.gpus is not None else float(min(1, resources.gpus))
     if gpus > resources.gpus or (config.cpus or 1) > resources.cpus:
         raise ConfigError(
-            f"actors: {gpus:g} GPUs and {config.cpus or 1} CPUs asked for an actor, the cluster has "
-            f"{resources.gpus} GPUs and {resources.cpus} CPUs in all; lower actors.gpus or "
+            f"actors: {gpus:g} GPUs and {config.cpus or 1} CPUs asked for an actor, the cluster "
+            f"has {resources.gpus} GPUs and {resources.cpus} CPUs in all; lower actors.gpus or "
             "actors.cpus, or use a cluster that has them (--address)"
         )
     if gpus:

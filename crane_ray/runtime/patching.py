@@ -166,7 +166,9 @@ class Progress:
             if row is None or (slide_id in self._todo and slide_id not in self._done):
                 continue
             if row.status != "ok":
-                summary.left_out.append(LeftOut(slide_id=slide_id, status=row.status, reason=row.reason))
+                summary.left_out.append(
+                    LeftOut(slide_id=slide_id, status=row.status, reason=row.reason)
+                )
             if row.status == "no_tissue":
                 summary.no_tissue += 1
             elif row.status == "ok" and slide_id in self._done:

@@ -2,6 +2,7 @@
 
 import glob
 import io
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,7 +15,23 @@ from crane_ray import storage
 from crane_ray.errors import ConfigError
 
 SUFFIXES = frozenset(
-    [".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi", ".png", ".jpg", ".jpeg"]
+    [
+        ".svs",
+        ".tif",
+        ".tiff",
+        ".ndpi",
+        ".vms",
+        ".vmu",
+        ".scn",
+        ".mrxs",
+        ".svslide",
+        ".bif",
+        ".dcm",
+        ".czi",
+        ".png",
+        ".jpg",
+        ".jpeg",
+    ]
 )
 """What a slide file's name may end in when a folder or glob is searched."""
 
@@ -90,7 +107,7 @@ def _hint_below(folder: Path) -> str:
 
 
 def _from_glob(pattern: str) -> list[Entry]:
-    found = _slide_files(Path(match) for match in glob.glob(pattern, recursive=True))
+    found = _slide_files(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207
     if not found:
         raise ConfigError(f"--slides {pattern}: the pattern matches no slide file")
     return [_from_file(path) for path in found]
@@ -155,7 +172,11 @@ def _from_record(record: dict[Any, Any], folder: Path, row: int) -> Entry:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None or value != value else str(value).strip()
+    return (
+        ""
+        if value is None or (isinstance(value, float) and math.isnan(value))
+        else str(value).strip()
+    )
 
 
 def _each_once(entries: list[Entry]) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Pictures of a planned slide: the mask (thumbnail with contours) and the stitch (patches in place)."""
+"""Pictures of a slide: the mask (thumbnail with contours) and the stitch (patches in place)."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ JPEG_QUALITY = 88
 class Overview:
     """A slide at picture size."""
 
-    rgb_HW3: Picture
+    rgb: Picture
     scale_xy: tuple[float, float]
     """Picture pixels per level-0 pixel along x and y."""
 
@@ -58,7 +58,7 @@ def read_overview(reader: SlideReader, params: TissueParams) -> Overview | None:
 
 def draw_mask(overview: Overview, tissue: TissueContours, params: TissueParams) -> Picture:
     """The thumbnail with tissue outlined in green, holes in blue, each contour with its number."""
-    picture = overview.rgb_HW3.copy()
+    picture = overview.rgb.copy()
     scale = np.array(overview.scale_xy)
     width = max(1, round(params.line_thickness * float(np.sqrt(scale.prod()))))
     for contour in tissue.contours:
@@ -76,7 +76,7 @@ def draw_mask(overview: Overview, tissue: TissueContours, params: TissueParams) 
 
 def draw_stitch(overview: Overview, grid: PatchGrid) -> Picture:
     """The patches in place at full brightness, what is left out faded towards white."""
-    original = overview.rgb_HW3
+    original = overview.rgb
     picture = (255 - (255 - original.astype(np.int16)) // 4).astype(np.uint8)
     scale = np.array(overview.scale_xy)
     corners = np.rint(grid.xy * scale).astype(int)
@@ -99,8 +99,8 @@ def write_picture(path: str, picture: Picture) -> None:
 
 
 def _write(picture: Picture, text: str, centre: npt.NDArray[np.int_]) -> None:
-    size = max(0.4, max(picture.shape) / 2400)
+    size = max(0.5, max(picture.shape) / 1200)
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     place = (int(centre[0] - width / 2), int(centre[1] + height / 2))
-    for colour, line in (((255, 255, 255), 4), ((0, 0, 0), 1)):
+    for colour, line in (((255, 255, 255), 5), ((0, 0, 0), 2)):
         cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, line, cv2.LINE_AA)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from crane_ray import storage
 from crane_ray.errors import CraneError, ScaleError, SlideError
 from crane_ray.plugins import load_plugin
-from crane_ray.slides import pictures
 from crane_ray.slides.listing import Entry
+from crane_ray.slides.opening import open_slide
 from crane_ray.slides.params import TissueParams
 from crane_ray.slides.patch_files import write_patches
 from crane_ray.slides.patches import PatchSpec, plan_patches
-from crane_ray.slides.slide import Slide, SlideReader, open_slide, scale_of
+from crane_ray.slides.pictures import draw_mask, draw_stitch, read_overview, write_picture
+from crane_ray.slides.slide import Slide, SlideReader, scale_of
 from crane_ray.slides.tissue import TissueContours, read_contours, write_contours
 from crane_ray.slides.workspace import SlideRow, Workspace
 
@@ -67,7 +68,8 @@ def plan_slide(
         row = replace(row, plan_fingerprint=plan_fingerprint(entry, params, settings))
         slide = Slide(entry.slide_id, entry.uri, entry.case_id, entry.mpp)
         with open_slide(slide) as reader:
-            row = _plan(slide, _with_facts(row, reader, slide), reader, params, settings, workspace)
+            planner = _Planner(slide, reader, params, settings, workspace)
+            row = planner.plan(_with_facts(row, reader, slide))
     except Exception as error:
         if storage.is_fatal(error):
             raise
@@ -77,48 +79,68 @@ def plan_slide(
     return replace(row, seconds=round(time.perf_counter() - begun, 3))
 
 
-def _plan(
-    slide: Slide,
-    row: SlideRow,
-    reader: SlideReader,
-    params: TissueParams,
-    settings: PlanSettings,
-    workspace: Workspace,
-) -> SlideRow:
-    tissue = _tissue(slide.slide_id, reader, params, settings)
-    write_contours(workspace.contours(slide.slide_id), tissue)
-    overview = pictures.read_overview(reader, params) if settings.pictures else None
-    if overview is not None:
-        drawn = pictures.draw_mask(overview, tissue, params)
-        pictures.write_picture(workspace.mask(slide.slide_id), drawn)
-    if settings.seg_only:
-        return replace(row, status="ok" if len(tissue) else "no_tissue")
-    if settings.spec.mpp is not None:
-        row = replace(row, mpp=scale_of(slide, reader.info))
-    mpp = row.mpp
-    grid = plan_patches(tissue, reader.info, settings.spec, params, mpp, slide_id=slide.slide_id)
-    if not len(grid):
-        for stale in (workspace.patches(slide.slide_id), workspace.stitch(slide.slide_id)):
+@dataclass(frozen=True)
+class _Planner:
+    """One open slide and all that its patching needs."""
+
+    slide: Slide
+    reader: SlideReader
+    params: TissueParams
+    settings: PlanSettings
+    workspace: Workspace
+
+    def plan(self, row: SlideRow) -> SlideRow:
+        """The slide's row, its files written."""
+        slide_id, spec = self.slide.slide_id, self.settings.spec
+        if spec.mpp is not None and not self.settings.seg_only:
+            row = replace(row, mpp=scale_of(self.slide, self.reader.info))
+        tissue = self.find_tissue()
+        write_contours(self.workspace.contours(slide_id), tissue)
+        wants_pictures = self.settings.pictures
+        overview = read_overview(self.reader, self.params) if wants_pictures else None
+        if overview is not None:
+            mask = draw_mask(overview, tissue, self.params)
+            write_picture(self.workspace.mask(slide_id), mask)
+        if self.settings.seg_only:
+            return replace(row, status="ok" if len(tissue) else "no_tissue")
+        info = self.reader.info
+        grid = plan_patches(tissue, info, spec, self.params, row.mpp, slide_id=slide_id)
+        if not len(grid):
+            return self.without_patches(row, tissue)
+        if overview is not None:
+            write_picture(self.workspace.stitch(slide_id), draw_stitch(overview, grid))
+        path = self.workspace.patches(slide_id)
+        write_patches(path, grid, info, save_path=path.rsplit("/", 1)[0])
+        return replace(
+            row,
+            status="ok",
+            num_patches=len(grid),
+            coords_checksum=grid.checksum(),
+            spec_fingerprint=spec.fingerprint(),
+        )
+
+    def find_tissue(self) -> TissueContours:
+        """The slide's tissue: from an edited file where there is one, else segmented."""
+        given = _given_contours(self.settings, self.slide.slide_id)
+        if given:
+            return read_contours(given).select(self.params.keep_ids, self.params.exclude_ids)
+        segmenter = load_plugin("crane_ray.slides.segmenters", self.settings.segmenter)
+        found: TissueContours = segmenter.segment(self.reader, self.params)
+        return found
+
+    def without_patches(self, row: SlideRow, tissue: TissueContours) -> SlideRow:
+        """A recorded outcome; files of an earlier plan that had patches go."""
+        slide_id = row.slide_id
+        for stale in (self.workspace.patches(slide_id), self.workspace.stitch(slide_id)):
             storage.remove_tree(stale)
         why = "no tissue found" if not len(tissue) else "no patch fits the tissue found"
-        hint = f"{why}; look at masks/{slide.slide_id}.jpg and lower tissue.sthresh or tissue.a_t"
+        hint = f"{why}; look at masks/{slide_id}.jpg and lower tissue.sthresh or tissue.a_t"
         return replace(row, status="no_tissue", num_patches=0, reason=hint)
-    if overview is not None:
-        drawn = pictures.draw_stitch(overview, grid)
-        pictures.write_picture(workspace.stitch(slide.slide_id), drawn)
-    path = workspace.patches(slide.slide_id)
-    write_patches(path, grid, reader.info, save_path=path.rsplit("/", 1)[0])
-    return replace(
-        row,
-        status="ok",
-        num_patches=len(grid),
-        coords_checksum=grid.checksum(),
-        spec_fingerprint=settings.spec.fingerprint(),
-    )
 
 
 def _with_facts(row: SlideRow, reader: SlideReader, slide: Slide) -> SlideRow:
     info = reader.info
+    mpp: float | None
     try:
         mpp = scale_of(slide, info)
     except ScaleError:
@@ -134,17 +156,6 @@ def _with_facts(row: SlideRow, reader: SlideReader, slide: Slide) -> SlideRow:
         levels=info.num_levels,
         reader=reader.name,
     )
-
-
-def _tissue(
-    slide_id: str, reader: SlideReader, params: TissueParams, settings: PlanSettings
-) -> TissueContours:
-    given = _given_contours(settings, slide_id)
-    if given:
-        return read_contours(given).select(params.keep_ids, params.exclude_ids)
-    segmenter = load_plugin("crane_ray.slides.segmenters", settings.segmenter)
-    found: TissueContours = segmenter.segment(reader, params)
-    return found
 
 
 def _given_contours(settings: PlanSettings, slide_id: str) -> str | None:

@@ -2,15 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from crane_ray import storage
-from crane_ray.errors import ScaleError, SlideError
+from crane_ray.errors import ScaleError
 
 MPP_RANGE = (0.05, 20.0)
 """Resolutions of real slides in um/px; anything outside is a broken tag, not a scale."""
@@ -53,7 +51,7 @@ class SlideInfo:
         return len(self.level_dimensions)
 
     def downsample_xy(self, level: int) -> tuple[float, float]:
-        """Level-0 pixels per pixel of a level, per axis (CLAM's definition: ratio of dimensions)."""
+        """Level-0 pixels per pixel of a level, per axis: the ratio of dimensions, as in CLAM."""
         (width, height), (level_width, level_height) = self.dimensions, self.level_dimensions[level]
         return width / level_width, height / level_height
 
@@ -101,39 +99,6 @@ class SlideReader(Protocol):
     ) -> None: ...
 
 
-def open_slide(slide: Slide) -> SlideReader:
-    """An open reader of a slide: OpenSlide where it knows the format, else a plain image.
-
-    Raises:
-        SlideError: no such file, not a slide, or broken; the message says which.
-    """
-    from crane_ray.slides.readers import image, openslide
-
-    if storage.is_uri(slide.uri):
-        raise SlideError(
-            f"slide {slide.slide_id}: {slide.uri} is not a local path; slides are read from "
-            "paths that every node sees (a mounted bucket works)"
-        )
-    path = Path(slide.uri)
-    if not path.exists():
-        raise SlideError(f"slide {slide.slide_id}: no such file on this node: {slide.uri}")
-    try:
-        if openslide.detects(path):
-            return openslide.open_reader(path)
-        if image.detects(path):
-            return image.open_reader(path)
-    except SlideError as error:
-        raise SlideError(f"slide {slide.slide_id}: {error}") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise SlideError(f"slide {slide.slide_id}: {slide.uri}: {reason}") from error
-    size = path.stat().st_size
-    raise SlideError(
-        f"slide {slide.slide_id}: not a slide that can be read ({path.name}, {size:,} bytes): "
-        "neither OpenSlide nor the image reader knows its content; check that the file came whole"
-    )
-
-
 def scale_of(slide: Slide, info: SlideInfo) -> float:
     """The slide's level-0 resolution in um/px: the table's if given, else the file's own.
 
@@ -142,8 +107,8 @@ def scale_of(slide: Slide, info: SlideInfo) -> float:
             never guessed from magnification or anything else.
     """
     fix = (
-        f"give the slide's true um/px in the mpp column of a slide table (slide_id {slide.slide_id})"
-        ", or place patches by pyramid level with --patch-level"
+        f"give the slide's true um/px in the mpp column of a slide table (slide_id "
+        f"{slide.slide_id}), or place patches by pyramid level with --patch-level"
     )
     if slide.mpp is not None and not math.isnan(slide.mpp):
         mpp, source = slide.mpp, "the slide table"

@@ -30,15 +30,16 @@ class TruncatedResNet50(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         whole = resnet50(weights=None)
-        for name in STAGES:
-            setattr(self, name, getattr(whole, name))
+        self.conv1, self.bn1 = whole.conv1, whole.bn1
+        self.layer1, self.layer2, self.layer3 = whole.layer1, whole.layer2, whole.layer3
 
     def forward(self, images_B3SS: torch.Tensor) -> torch.Tensor:
         """Features of a batch."""
         hidden = torch.relu(self.bn1(self.conv1(images_B3SS)))
         hidden = nn.functional.max_pool2d(hidden, kernel_size=3, stride=2, padding=1)
         hidden = self.layer3(self.layer2(self.layer1(hidden)))
-        return hidden.mean(dim=(2, 3), dtype=torch.float32)
+        features_BD: torch.Tensor = hidden.mean(dim=(2, 3), dtype=torch.float32)
+        return features_BD
 
 
 def build() -> nn.Module:

@@ -1,1 +1,1 @@
-"""One file a reader; each has ``open_reader(path) -> SlideReader`` and is named by its file's name."""
+"""One file a reader; each has ``detects(path)`` and ``open_reader(path) -> SlideReader``."""

@@ -14,6 +14,8 @@ from crane_ray.slides.slide import SlideInfo
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 MODES = frozenset({"RGB", "RGBA", "L", "P"})
 """8-bit modes; 16-bit, float and CMYK images have no agreed way to 8-bit RGB."""
+TILE_WIDTH_TAG = 322
+"""A tiled TIFF is a slide; read as a plain image, a truncated one would lose its scale."""
 MAX_PIXELS = 1_000_000_000
 """A plain image is decoded whole: 3 GB of memory at most."""
 
@@ -81,6 +83,11 @@ def _decode(path: Path) -> npt.NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                if TILE_WIDTH_TAG in getattr(image, "tag_v2", {}):
+                    raise SlideError(
+                        f"{path.name} is a tiled TIFF that OpenSlide does not take: cut short "
+                        "(compare its size with the original's), or of a layout it does not know"
+                    )
                 if image.mode not in MODES:
                     raise SlideError(
                         f"{path.name} is an image of mode {image.mode}; 8-bit RGB or grey is "

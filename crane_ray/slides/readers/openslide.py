@@ -11,6 +11,10 @@ import openslide
 from crane_ray.errors import SlideError
 from crane_ray.slides.slide import SlideInfo
 
+DENSE_VENDORS = frozenset({"generic-tiff"})
+"""Formats in which every tile must be there. OpenSlide gives a missing one as transparent pixels
+without an error, and black patches would follow; other scanners leave out glass on purpose."""
+
 
 def detects(path: Path) -> bool:
     """True where OpenSlide recognises the file's format."""
@@ -51,7 +55,23 @@ class OpenSlideReader:
                 f"{self._path.name}: pixels at level {level} near ({xy[0]}, {xy[1]}) cannot be "
                 f"decoded: {error}"
             ) from error
+        if self.info.vendor in DENSE_VENDORS:
+            self._require_pixels(rgba, xy, level)
         return np.asarray(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), dtype=np.uint8)
+
+    def _require_pixels(self, rgba: npt.NDArray[np.uint8], xy: tuple[int, int], level: int) -> None:
+        """Refuses transparent pixels inside the slide: tiles that the file lost."""
+        downsample = self.info.level_downsamples[level]
+        width, height = self.info.level_dimensions[level]
+        left, top = (int(np.ceil(place / downsample)) for place in xy)
+        inside = rgba[
+            max(-top, 0) : max(height - top - 1, 0), max(-left, 0) : max(width - left - 1, 0), 3
+        ]
+        if inside.size and inside.min() == 0:
+            raise SlideError(
+                f"{self._path.name}: tiles at level {level} near ({xy[0]}, {xy[1]}) are missing "
+                "from the file; copy it again from where it came"
+            )
 
     def close(self) -> None:
         """Releases the handle."""

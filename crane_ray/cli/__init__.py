@@ -1,0 +1,1 @@
+"""The ``crane-ray`` command: one verb a job."""

@@ -1,0 +1,190 @@
+"""What a person sees of a run: live bars on a terminal, a line now and then in a log, a table."""
+
+import time
+from collections import Counter
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from crane_ray.runtime.reporting import Reporter, Summary
+
+LINE_EVERY_S = 30.0
+REASONS_SHOWN = 50
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def make_reporter() -> Reporter:
+    """Bars where somebody watches, else lines."""
+    return BarReporter() if console.is_terminal else LineReporter()
+
+
+class Pace:
+    """Counts and rates of a stage."""
+
+    def __init__(self, slides: int, patches: int | None) -> None:
+        self.slides = self.patches = self.failures = 0
+        self.of_slides, self.of_patches = slides, patches
+        self.begun = time.monotonic()
+
+    def advance(self, slides: int, patches: int, failures: int) -> None:
+        """Adds to the counts."""
+        self.slides += slides
+        self.patches += patches
+        self.failures += failures
+
+    @property
+    def rate(self) -> float:
+        """Patches a second since the stage began."""
+        return self.patches / max(time.monotonic() - self.begun, 1e-9)
+
+    def left_s(self) -> float | None:
+        """Seconds to go at the pace so far; None before there is one."""
+        done, whole = (
+            (self.patches, self.of_patches) if self.of_patches else (self.slides, self.of_slides)
+        )
+        if not done:
+            return None
+        return (time.monotonic() - self.begun) * max(whole - done, 0) / done
+
+    def words(self) -> str:
+        """Rate, failures and time left."""
+        left = self.left_s()
+        parts = [f"{self.rate:,.0f} patches/s" if self.patches else "starting"]
+        if self.failures:
+            parts.append(f"{self.failures} failed")
+        if left is not None:
+            parts.append(f"{_clock(left)} left")
+        return ", ".join(parts)
+
+
+class BarReporter:
+    """Live bars of slides and patches with rate, failures and time left."""
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+        self._pace = Pace(0, None)
+        self._tasks: list[TaskID] = []
+
+    def begin(self, title: str, *, slides: int, patches: int | None = None) -> None:
+        """See `Reporter`."""
+        self._pace = Pace(slides, patches)
+        self._bars = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[words]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._tasks = [self._bars.add_task(title, total=slides, count="", words="starting")]
+        if patches is not None:
+            self._tasks.append(self._bars.add_task("patches", total=patches, count="", words=""))
+        self._bars.start()
+        self._draw()
+
+    def advance(self, *, slides: int = 0, patches: int = 0, failures: int = 0) -> None:
+        """See `Reporter`."""
+        self._pace.advance(slides, patches, failures)
+        self._draw()
+
+    def note(self, text: str) -> None:
+        """See `Reporter`."""
+        console.print(f"[yellow]{escape(text)}[/]")
+
+    def end(self) -> None:
+        """See `Reporter`."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _draw(self) -> None:
+        if self._bars is None:
+            return
+        pace = self._pace
+        counts = [(pace.slides, pace.of_slides, "slides"), (pace.patches, pace.of_patches, "")]
+        for place, (task, (done, whole, unit)) in enumerate(zip(self._tasks, counts, strict=False)):
+            words = pace.words() if place == len(self._tasks) - 1 else ""
+            count = f"{done:,}/{whole:,} {unit}".strip()
+            self._bars.update(task, completed=done, count=count, words=words)
+
+
+class LineReporter:
+    """A line when a stage begins and ends, and now and then between."""
+
+    def __init__(self) -> None:
+        self._title = ""
+        self._pace = Pace(0, None)
+        self._next = 0.0
+
+    def begin(self, title: str, *, slides: int, patches: int | None = None) -> None:
+        """See `Reporter`."""
+        self._title, self._pace = title, Pace(slides, patches)
+        self._next = time.monotonic() + LINE_EVERY_S
+        what = f"{slides:,} slides" + (f", {patches:,} patches" if patches is not None else "")
+        console.print(f"{title}: {what}")
+
+    def advance(self, *, slides: int = 0, patches: int = 0, failures: int = 0) -> None:
+        """See `Reporter`."""
+        self._pace.advance(slides, patches, failures)
+        if time.monotonic() >= self._next:
+            self._line()
+            self._next = time.monotonic() + LINE_EVERY_S
+
+    def note(self, text: str) -> None:
+        """See `Reporter`."""
+        console.print(escape(text))
+
+    def end(self) -> None:
+        """See `Reporter`."""
+        if self._title:
+            self._line()
+            self._title = ""
+
+    def _line(self) -> None:
+        pace = self._pace
+        console.print(
+            f"{self._title}: {pace.slides:,} of {pace.of_slides:,} slides, "
+            f"{pace.patches:,} patches, {pace.words()}"
+        )
+
+
+def print_summary(summary: Summary) -> None:
+    """The table at the end: how many slides went which way, and why some did not."""
+    table = Table(title=f"crane-ray {summary.verb}", title_justify="left", show_header=False)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    rows = [
+        ("slides done", summary.done),
+        ("done before (skipped)", summary.skipped),
+        ("without tissue", summary.no_tissue),
+        ("failed", len(summary.failures)),
+        ("patches", summary.patches),
+    ]
+    for name, number in rows:
+        table.add_row(name, f"{number:,}")
+    table.add_row("time", _clock(summary.seconds))
+    console.print(table)
+    _print_reasons(summary)
+    console.print(f"results: {escape(summary.where)}")
+    if summary.manifest:
+        console.print(f"manifest: {escape(summary.manifest)}")
+
+
+def _print_reasons(summary: Summary) -> None:
+    for status, colour in (("failed", "red"), ("no_tissue", "yellow")):
+        slides = [slide for slide in summary.left_out if slide.status == status]
+        for slide in slides[:REASONS_SHOWN]:
+            word = status.replace("_", " ")
+            console.print(f"[{colour}]{word}[/] {escape(slide.slide_id)}: {escape(slide.reason)}")
+        if len(slides) > REASONS_SHOWN:
+            kinds = Counter(slide.reason.split(":")[0] for slide in slides[REASONS_SHOWN:])
+            common = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common(5))
+            console.print(f"... and {len(slides) - REASONS_SHOWN} more in the manifest ({common})")
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

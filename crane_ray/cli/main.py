@@ -1,0 +1,116 @@
+"""The command line: parses, calls one function of `crane_ray.runtime`, prints what came of it."""
+
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from crane_ray.cli.console import console
+from crane_ray.errors import CraneError
+from crane_ray.version import __version__
+
+USAGE_ERROR, INTERRUPTED = 2, 130
+VERBS = {
+    "demo": ("demo", "Paint a small synthetic cohort, patch it and extract features."),
+    "patch": ("patching", "Find tissue on slides and place patches on it."),
+    "extract": ("extraction", "Turn the patches of a workspace into features."),
+    "verify": ("verification", "Read a feature store back against its checksums."),
+    "submit": ("submission", "Run a verb as a job on a Ray cluster."),
+}
+"""Verb: its module in `crane_ray.cli`, and its line in the overview."""
+
+
+class Verbs(click.Group):
+    """Loads a verb's module only when that verb is used, so that ``--help`` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order of use."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb's command."""
+        if cmd_name not in VERBS:
+            return None
+        from importlib import import_module
+
+        module = import_module(f"crane_ray.cli.{VERBS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The overview, without loading any verb."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb named first, or an error that names the nearest one."""
+        import difflib
+
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            ctx.fail(f"no verb {args[0]!r}{hint} Verbs: {', '.join(VERBS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="crane-ray VERB --help explains a verb, with examples.",
+)
+@click.version_option(__version__, prog_name="crane-ray")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens, Ray's own log included.")
+def cli(verbose: bool) -> None:
+    r"""Cohorts of whole-slide images to diagnoses, on Ray.
+
+    \b
+    crane-ray demo                                   try it on synthetic slides
+    crane-ray patch   --slides DIR --work WORK       find tissue, place patches
+    crane-ray extract --work WORK                    patches to features
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.ERROR,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """The command's entry point: runs a verb and leaves with its exit status."""
+    sys.exit(call(arguments))
+
+
+def call(arguments: list[str] | None = None) -> int:
+    """Runs a verb; the status is 0 (all well), 1 (slides failed), 2 (could not), 130 (stopped)."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        result: Any = cli.main(args=arguments, prog_name="crane-ray", standalone_mode=False)
+        return int(result or 0)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except CraneError as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}", style="default")
+        return USAGE_ERROR
+    except (KeyboardInterrupt, click.Abort):
+        console.print("[yellow]stopped; what is committed stays. The same command goes on.[/]")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    run()

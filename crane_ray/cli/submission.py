@@ -1,0 +1,83 @@
+"""``crane-ray submit VERB``: the same config as the verb's own, run as a job on a cluster."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from crane_ray.cli.options import config_options, load_job
+from crane_ray.config import Config
+from crane_ray.errors import ConfigError
+from crane_ray.runtime.jobs import ExtractJob, PatchJob, VerifyJob
+
+JOBS: dict[str, type[Config]] = {"patch": PatchJob, "extract": ExtractJob, "verify": VerifyJob}
+LOCAL_FLAGS = ["--address", "--cpus"]
+"""Flags of a local run that mean nothing to a submitted one."""
+
+EPILOG = """\b
+Examples:
+  crane-ray submit patch --slides /data/slides --work /data/work --address http://head:8265
+  crane-ray submit extract --config extract.yaml --address http://head:8265
+  crane-ray submit extract --work /data/work --no-follow --address http://head:8265
+
+\b
+Paths must mean the same on every node: a shared filesystem or a mounted bucket. crane-ray must
+be installed on the cluster (its image), this machine needs no GPU."""
+
+
+@click.group(name="submit", epilog=EPILOG)
+def command() -> None:
+    """Run a verb as a job on a Ray cluster.
+
+    The config is resolved here, sent through the Ray Jobs API, and the job's log is followed;
+    the exit status is the job's.
+    """
+
+
+def _submission_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.option("--address", "dashboard", metavar="URL", envvar="RAY_API_SERVER_ADDRESS",
+                     help="The cluster's dashboard, http://HEAD:8265."),
+        click.option("--follow/--no-follow", default=True,
+                     help="Stay and show the job's log (the default), or leave at once."),
+        click.option("--job-id", metavar="NAME", help="Name of the job; Ray makes one up."),
+        click.option("--python", metavar="PATH",
+                     help="Interpreter on the cluster; the one of its workers if not given."),
+        click.option("--runtime-env", metavar="FILE", help="YAML of a Ray runtime environment."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _make(verb: str, model: type[Config]) -> click.Command:
+    @click.command(name=verb, help=f"Submit crane-ray {verb} as a job.", epilog=EPILOG)
+    @_submission_options
+    @config_options(model, leave_out=LOCAL_FLAGS)
+    def submit(
+        dashboard: str | None,
+        follow: bool,
+        job_id: str | None,
+        python: str | None,
+        runtime_env: str | None,
+        **options: Any,
+    ) -> int:
+        job = load_job(model, options)
+        if not dashboard:
+            raise ConfigError(
+                "submit: no cluster named; give --address http://HEAD:8265 (its dashboard) or set "
+                "RAY_API_SERVER_ADDRESS"
+            )
+        from crane_ray.cli.console import console
+        from crane_ray.runtime.submission import SubmissionConfig, submit_job
+
+        submission = SubmissionConfig(
+            address=dashboard, follow=follow, job_id=job_id, python=python, runtime_env=runtime_env
+        )
+        return submit_job(verb, job, submission, lambda text: console.print(text, markup=False))
+
+    return submit
+
+
+for _verb, _model in JOBS.items():
+    command.add_command(_make(_verb, _model))

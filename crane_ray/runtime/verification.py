@@ -1,0 +1,85 @@
+"""A feature store read back against its checksums, a CPU task a slide on Ray Data."""
+
+import time
+from dataclasses import asdict
+
+import pyarrow as pa
+
+from crane_ray.features.ledger import Receipt, index_row
+from crane_ray.features.store import FeatureStore
+from crane_ray.manifest import LeftOut
+from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.jobs import VerifyJob
+from crane_ray.runtime.reporting import Reporter, Silent, Summary
+from crane_ray.runtime.streams import stream_tasks
+
+RESULT_SCHEMA = pa.schema(
+    [("slide_id", pa.string()), ("rows", pa.int64()), ("damaged", pa.list_(pa.int32()))]
+)
+
+
+def run_verification(config: VerifyJob, reporter: Reporter | None = None) -> Summary:
+    """Reads every committed slide of a store; damaged ones are failures.
+
+    With ``repair`` they are taken out of the store, so that the next extraction makes them again.
+
+    Raises:
+        StoreError: there is no store, or its index cannot be read.
+    """
+    begun = time.perf_counter()
+    reporter = reporter or Silent()
+    store = FeatureStore.open(config.store)
+    index = store.index.read()
+    summary = Summary("verify", store.root)
+    unchecked = set(index)
+    reporter.begin("verifying", slides=len(index))
+    rows = ({**asdict(row), "mpp": row.mpp or 0.0} for row in index.values())
+    try:
+        with connected(config.cluster):
+            for result in stream_tasks(rows, verify_task, kwargs={"root": store.root}):
+                unchecked.discard(result["slide_id"])
+                damaged = len(result["damaged"])
+                reporter.advance(slides=1, patches=result["rows"], failures=int(bool(damaged)))
+                summary.patches += result["rows"]
+                if damaged:
+                    reason = f"{damaged} of its shards are missing or not as written{_next(config)}"
+                    _leave_out(summary, result["slide_id"], reason)
+                else:
+                    summary.done += 1
+    finally:
+        reporter.end()
+    for slide_id in sorted(unchecked):
+        _leave_out(summary, slide_id, "its worker died each time it was read")
+    if config.repair and summary.failures:
+        _discard(store, {slide.slide_id for slide in summary.failures})
+    summary.seconds = round(time.perf_counter() - begun, 1)
+    return summary
+
+
+def verify_task(table: pa.Table, root: str) -> pa.Table:
+    """The damaged shards of each slide in a block."""
+    store = FeatureStore.open(root)
+    results = []
+    for record in table.to_pylist():
+        row = index_row(record)
+        damaged = store.damaged_shards(row)
+        results.append({"slide_id": row.slide_id, "rows": row.num_patches, "damaged": damaged})
+    return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
+
+
+def _discard(store: FeatureStore, slides: set[str]) -> None:
+    receipts: list[Receipt] = []
+    for slide_id, shards in store.ledger.slides():
+        if slide_id in slides:
+            receipts += shards.values()
+    store.discard(receipts)
+
+
+def _leave_out(summary: Summary, slide_id: str, reason: str) -> None:
+    summary.left_out.append(LeftOut(slide_id=slide_id, status="failed", reason=reason))
+
+
+def _next(config: VerifyJob) -> str:
+    if config.repair:
+        return "; taken out of the store, run crane-ray extract again"
+    return "; --repair takes it out, so that crane-ray extract makes it again"

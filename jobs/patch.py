@@ -1,0 +1,11 @@
+"""Entry point of a Ray job, the same as ``crane-ray patch``, whose flags it takes.
+
+``ray job submit --working-dir . -- python jobs/patch.py --config FILE``
+"""
+
+import sys
+
+from crane_ray.cli.main import run
+
+if __name__ == "__main__":
+    run(["patch", *sys.argv[1:]])
