@@ -47,6 +47,8 @@ class Books:
         """Committed in this run."""
         self.skipped: set[str] = set()
         """Committed by earlier runs."""
+        self.num_encoded = 0
+        """Patches whose features were written in this run."""
         self.todo: dict[str, SlideWork] = {}
         """Neither committed nor failed."""
         self._store = store
@@ -80,6 +82,7 @@ class Books:
     def take(self, receipt: Receipt) -> bool:
         """Books a receipt; True where it made its slide whole or failed."""
         self._pending.append(receipt)
+        self.num_encoded += receipt.rows
         work = self.todo.get(receipt.slide_id)
         ended = False
         if work is not None and receipt.status == "ok":

@@ -1,24 +1,23 @@
 """Patches -> features: shards of slides through encoder actors on Ray Data, into a store."""
 
-import time
 from dataclasses import asdict, dataclass
 
 import ray
 
 from crane_ray import storage
-from crane_ray.errors import ConfigError, EncoderError, StoreError
+from crane_ray.errors import ConfigError, CraneError, StoreError
 from crane_ray.features.commits import Books
 from crane_ray.features.encoder import EncoderConfig, EncoderInfo, Precision
 from crane_ray.features.ledger import Receipt
 from crane_ray.features.recipe import Recipe
 from crane_ray.features.store import FeatureStore
 from crane_ray.features.weights import Weights, fetch_weights
-from crane_ray.manifest import LeftOut, RunManifest
+from crane_ray.manifest import LeftOut
 from crane_ray.plugins import load_plugin
 from crane_ray.runtime.actors import ExtractionActor, hardware_precision
 from crane_ray.runtime.cluster import Resources, connected
 from crane_ray.runtime.jobs import ActorConfig, ExtractJob
-from crane_ray.runtime.reporting import Reporter, Silent, Summary
+from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
 from crane_ray.runtime.streams import stream_actors
 from crane_ray.slides.patch_files import read_patches
 from crane_ray.slides.patches import PatchSpec
@@ -61,49 +60,31 @@ def run_extraction(config: ExtractJob, reporter: Reporter | None = None) -> Summ
         RecipeMismatchError: the store was made with another recipe.
         CraneError: nothing could be started, or the store cannot be written any more.
     """
-    begun = time.perf_counter()
-    workspace = Workspace(config.work)
+    workspace, reporter = Workspace(config.work), reporter or Silent()
     rows = patched_slides(workspace)
     spec = common_spec(workspace, rows)
-    plugin = load_plugin(ENCODERS, config.encoder.name)
-    weights = fetch_weights(config.encoder, plugin.CARD)
-    manifest = RunManifest.start("extract", config)
-    manifest.write(workspace.manifests)
-    reporter = reporter or Silent()
-    if weights.data is None:
-        reporter.note(f"the encoder has {weights.label} weights: good for trials alone")
-    with connected(config.cluster) as resources:
-        pool = plan_pool(config.actors, resources)
-        recipe = make_recipe(config, spec, weights, pool)
-        store = FeatureStore.open_or_create(config.store_root, recipe, layout=config.layout)
-        storage.put_bytes(storage.join(store.root, "config.yaml"), config.to_yaml().encode())
-        store.ledger.compact()
-        books = Books(store, workspace, rows, replace_stale=config.replace_stale)
-        plan = RunPlan(manifest.run_id, config.encoder.batch_size, reporter)
-        _begin(reporter, recipe, books)
-        outcome, encoded = "error", 0
-        try:
-            encoded = extract_missing(books, store, pool, weights, plan)
-            outcome = "failures" if books.failed else "done"
-        except KeyboardInterrupt:
-            outcome = "stopped"
-            raise
-        finally:
-            reporter.end()
-            books.flush()
-            summary = summarise(books, rows, store.root)
-            summary.patches = encoded
-            summary.seconds = round(time.perf_counter() - begun, 1)
-            summary.facts = {
-                "recipe": recipe.fingerprint(),
-                "encoder": recipe.encoder.model_dump(mode="json"),
-                "actors": asdict(pool),
-            }
-            manifest = manifest.finish(
-                outcome, counts=summary.counts(), left_out=summary.left_out, facts=summary.facts
-            )
-            summary.manifest = manifest.write(workspace.manifests)
-    return summary
+    with recorded("extract", config, workspace.manifests) as record:
+        plugin = load_plugin(ENCODERS, config.encoder.name)
+        weights = fetch_weights(config.encoder, plugin.CARD)
+        if weights.data is None:
+            reporter.note(f"the encoder has {weights.label} weights: good for trials alone")
+        with connected(config.cluster) as resources:
+            pool = plan_pool(config.actors, resources)
+            recipe = make_recipe(config, spec, weights, pool)
+            store = FeatureStore.open_or_create(config.store_root, recipe, layout=config.layout)
+            storage.put_bytes(storage.join(store.root, "config.yaml"), config.to_yaml().encode())
+            store.ledger.compact()
+            books = Books(store, workspace, rows, replace_stale=config.replace_stale)
+            record.summarise = lambda: summarise(books, rows, store, pool)
+            plan = RunPlan(record.manifest.run_id, config.encoder.batch_size, reporter)
+            _begin(reporter, recipe, books)
+            try:
+                extract_missing(books, store, pool, weights, plan)
+            finally:
+                reporter.end()
+                books.flush()
+    assert record.summary is not None
+    return record.summary
 
 
 def _begin(reporter: Reporter, recipe: Recipe, books: Books) -> None:
@@ -235,16 +216,16 @@ def _precision(config: EncoderConfig, settled: Recipe | None, *, on_gpu: bool) -
 
 def extract_missing(
     books: Books, store: FeatureStore, pool: Pool, weights: Weights, plan: RunPlan
-) -> int:
-    """Sends every missing shard through the actors; returns the number of patches encoded.
+) -> None:
+    """Sends every missing shard through the actors and books what comes back.
 
     Raises:
-        StorageError: the store cannot be written any more.
-        EncoderError: the encoder cannot work here.
+        CraneError: no shard would succeed any more: the store cannot be written, or the encoder
+            cannot work here.
     """
     shards = sum(1 for _ in books.missing_shards())
     if not shards:
-        return 0
+        return
     kwargs = {
         "root": store.root,
         "weights": ray.put(weights),
@@ -262,13 +243,11 @@ def extract_missing(
         num_gpus=pool.gpus,
         memory=pool.memory,
     )
-    encoded = 0
     for result in results:
         receipt = Receipt.from_mapping(result)
         ended = books.take(receipt)
         if receipt.fatal:
-            raise EncoderError(receipt.error)
-        encoded += receipt.rows
+            raise CraneError(f"extraction stopped: {receipt.error}")
         failed = ended and receipt.slide_id in books.failed
         plan.reporter.advance(slides=int(ended), patches=receipt.rows, failures=int(failed))
         if failed:
@@ -276,13 +255,18 @@ def extract_missing(
     for slide_id in list(books.todo):
         books.fail(slide_id, DEAD_WORKER)
         plan.reporter.advance(slides=1, failures=1)
-    return encoded
 
 
-def summarise(books: Books, rows: dict[str, SlideRow], where: str) -> Summary:
+def summarise(books: Books, rows: dict[str, SlideRow], store: FeatureStore, pool: Pool) -> Summary:
     """What came of every slide of the workspace."""
-    summary = Summary("extract", where)
+    summary = Summary("extract", store.root)
     summary.done, summary.skipped = len(books.done), len(books.skipped)
+    summary.patches = books.num_encoded
+    summary.facts = {
+        "recipe": store.recipe.fingerprint(),
+        "encoder": store.recipe.encoder.model_dump(mode="json"),
+        "actors": asdict(pool),
+    }
     for slide_id, row in rows.items():
         reason = books.failed.get(slide_id)
         if reason is not None:

@@ -1,7 +1,6 @@
 """Slides -> tissue and patches, a CPU task a slide on Ray Data."""
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,10 +9,10 @@ import pyarrow as pa
 
 from crane_ray import storage
 from crane_ray.errors import ConfigError, StorageError
-from crane_ray.manifest import LeftOut, RunManifest
+from crane_ray.manifest import LeftOut
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.jobs import PatchJob
-from crane_ray.runtime.reporting import Reporter, Silent, Summary, Throttle
+from crane_ray.runtime.reporting import Reporter, Silent, Summary, Throttle, recorded
 from crane_ray.runtime.streams import Row, stream_tasks
 from crane_ray.slides.listing import Entry, list_slides
 from crane_ray.slides.params import TissueParams, override
@@ -42,39 +41,29 @@ def run_patching(config: PatchJob, reporter: Reporter | None = None) -> Summary:
     Raises:
         CraneError: nothing could be started, or the workspace cannot be written any more.
     """
-    begun = time.perf_counter()
-    workspace = Workspace(config.work)
-    settings = plan_settings(config)
+    workspace, settings = Workspace(config.work), plan_settings(config)
     planned = plan_cohort(config)
-    manifest = RunManifest.start("patch", config)
-    manifest.write(workspace.manifests)
-    storage.put_bytes(workspace.config("patch"), config.to_yaml().encode())
-    known = workspace.read_slides()
-    todo = {
-        slide_id: slide
-        for slide_id, slide in planned.items()
-        if config.overwrite or not _is_done(slide, known.get(slide_id), settings, workspace)
-    }
-    progress = Progress(workspace, known, todo, reporter or Silent())
-    outcome = "error"
-    try:
-        progress.run(config, settings)
-        outcome = "failures" if progress.failed() else "done"
-    except KeyboardInterrupt:
-        outcome = "stopped"
-        raise
-    finally:
-        progress.close()
-        summary = progress.summary(planned)
-        summary.seconds = round(time.perf_counter() - begun, 1)
-        write_process_list(
-            workspace.process_list,
-            [row for slide_id, row in known.items() if slide_id in planned],
-            {slide_id: slide.params for slide_id, slide in planned.items()},
-        )
-        manifest = manifest.finish(outcome, counts=summary.counts(), left_out=summary.left_out)
-        summary.manifest = manifest.write(workspace.manifests)
-    return summary
+    with recorded("patch", config, workspace.manifests) as record:
+        storage.put_bytes(workspace.config("patch"), config.to_yaml().encode())
+        rows = workspace.read_slides()
+        todo = {
+            slide_id: slide
+            for slide_id, slide in planned.items()
+            if config.overwrite or not _is_done(slide, rows.get(slide_id), settings, workspace)
+        }
+        progress = Progress(workspace, rows, todo, reporter or Silent())
+        record.summarise = lambda: progress.summary(planned)
+        try:
+            progress.run(config, settings)
+        finally:
+            progress.close()
+            write_process_list(
+                workspace.process_list,
+                [row for slide_id, row in rows.items() if slide_id in planned],
+                {slide_id: slide.params for slide_id, slide in planned.items()},
+            )
+    assert record.summary is not None
+    return record.summary
 
 
 def plan_settings(config: PatchJob) -> PlanSettings:
@@ -153,10 +142,6 @@ class Progress:
         """Writes what is there, however the run ended."""
         self._reporter.end()
         self._save(force=True)
-
-    def failed(self) -> bool:
-        """True where any slide of this run failed."""
-        return any(self._rows[slide_id].status == "failed" for slide_id in self._done)
 
     def summary(self, planned: dict[str, PlannedSlide]) -> Summary:
         """What came of the slides that were asked for, those of earlier runs included."""

@@ -1,11 +1,13 @@
 """What a running job says of itself, and what is left to say at its end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from crane_ray.manifest import LeftOut
+from crane_ray.config import Config
+from crane_ray.manifest import LeftOut, RunManifest
 
 
 class Reporter(Protocol):
@@ -76,6 +78,49 @@ class Summary:
             "failed": len(self.failures),
             "patches": self.patches,
         }
+
+
+@dataclass
+class RunRecord:
+    """A run that is being recorded."""
+
+    manifest: RunManifest
+    summarise: Callable[[], Summary] | None = None
+    """Says what came of the run so far; set as soon as there is something to say."""
+    summary: Summary | None = None
+    """The whole of it, once the run is over."""
+
+
+@contextmanager
+def recorded(verb: str, config: Config, folder: str) -> Iterator[RunRecord]:
+    """A manifest in ``folder`` from the run's begin, finished however the run ends."""
+    begun = time.perf_counter()
+    record = RunRecord(RunManifest.start(verb, config))
+    record.manifest.write(folder)
+    outcome, reason = "error", ""
+    try:
+        yield record
+        outcome = "done"
+    except KeyboardInterrupt:
+        outcome = "stopped"
+        raise
+    except Exception as error:
+        reason = str(error)
+        raise
+    finally:
+        summary = record.summarise() if record.summarise else Summary(verb, folder)
+        summary.seconds = round(time.perf_counter() - begun, 1)
+        if outcome == "done" and summary.failures:
+            outcome = "failures"
+        finished = record.manifest.finish(
+            outcome,
+            error=reason,
+            counts=summary.counts(),
+            left_out=summary.left_out,
+            facts=summary.facts,
+        )
+        summary.manifest = finished.write(folder)
+        record.summary = summary
 
 
 class Throttle:

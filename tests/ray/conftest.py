@@ -1,0 +1,43 @@
+"""One small Ray a session, isolated from the user's home and from any other cluster."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.jobs import ClusterConfig
+from crane_ray.testing.cohorts import SyntheticCohort, make_cohort
+from tests.ray.helpers import PLUGINS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Ray writes tokens into the home; tests have one of their own."""
+    home = tmp_path_factory.mktemp("home")
+    before = {name: os.environ.get(name) for name in ("HOME", "PYTHONPATH", "RAY_ADDRESS")}
+    os.environ["HOME"] = str(home)
+    os.environ["PYTHONPATH"] = str(PLUGINS)
+    sys.path.append(str(PLUGINS))
+    os.environ.pop("RAY_ADDRESS", None)
+    yield home
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def local_ray(isolated_home: Path) -> Iterator[None]:
+    """An embedded Ray that the tests of a session share."""
+    with connected(ClusterConfig(num_cpus=2, object_store_mb=100)):
+        yield
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> SyntheticCohort:
+    """Four small slides."""
+    return make_cohort(tmp_path_factory.mktemp("cohort"), num_slides=4, size_px=(1536, 1024))

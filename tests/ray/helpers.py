@@ -1,0 +1,59 @@
+"""What the Ray tests share: commands as a user runs them, and waiting for an observed event."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from crane_ray.features.ledger import Receipt
+from crane_ray.features.store import FeatureStore
+
+PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
+ROOT = Path(__file__).resolve().parents[2]
+SLOW = "crane_test_plugins.slow_colour"
+
+
+def command(*words: str, **environment: str) -> subprocess.Popen[str]:
+    """``crane-ray WORDS`` in a process of its own, its output captured."""
+    env = {**os.environ, "PYTHONPATH": str(PLUGINS), "COLUMNS": "200", **environment}
+    return subprocess.Popen(
+        [sys.executable, "-m", "crane_ray", *words],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> tuple[int, str]:
+    """Exit status and output of a command."""
+    output, _ = process.communicate(timeout=timeout_s)
+    return process.returncode, output
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
+    """Returns once the condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
+        time.sleep(0.05)
+
+
+def receipts(root: str) -> list[Receipt]:
+    """Every receipt that is in force in a store's ledger; none where there is no store yet."""
+    if not Path(root, "store.json").exists():
+        return []
+    ledger = FeatureStore.open(root).ledger
+    return [receipt for _, shards in ledger.slides() for receipt in shards.values()]
+
+
+def tree_digest(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file beneath a folder, by relative path."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,107 @@
+"""Jobs through the Ray Jobs API, on a real head that the test starts and ends by its id."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from crane_ray.features.store import FeatureStore
+from crane_ray.slides.workspace import Workspace
+from crane_ray.testing.cohorts import SyntheticCohort
+from tests.ray.helpers import PLUGINS, ROOT, SLOW, command, finish, wait_for
+
+pytestmark = pytest.mark.ray
+
+
+def free_port() -> int:
+    """A port below the range that Ray's workers take theirs from."""
+    for port in range(6400, 9900, 7):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise AssertionError("no free port")
+
+
+@pytest.fixture(scope="module")
+def dashboard(isolated_home: Path) -> Iterator[str]:
+    """The dashboard of a head whose PATH does not lead to the environment Ray runs in."""
+    port, gcs = free_port(), 0
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as temporary:
+        gcs = port + 1
+        head = subprocess.Popen(
+            [
+                sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
+                "--port", str(gcs), "--dashboard-port", str(port), "--num-cpus", "2",
+                "--object-store-memory", "100000000", "--temp-dir", temporary,
+            ],
+            env={**os.environ, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(PLUGINS)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        address = f"http://127.0.0.1:{port}"
+        try:
+            wait_for(lambda: _answers(address) or head.poll() is not None, "the head")
+            assert head.poll() is None
+            yield address
+        finally:
+            os.killpg(head.pid, signal.SIGTERM)
+            head.wait(timeout=60)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(f"{address}/api/version", timeout=2).status_code in {200, 401, 403}
+    except requests.ConnectionError:
+        return False
+
+
+def test_patch_and_extract_as_submitted_jobs(
+    dashboard: str, cohort: SyntheticCohort, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    words = ["--work", str(work), "--address", dashboard]
+    slides = ["--slides", str(cohort.slides_csv), "--preset", "bwh_biopsy", "--no-pictures"]
+    status, output = finish(command("submit", "patch", *slides, *words))
+    assert status == 0, output
+    assert "slides done" in output
+    assert len(Workspace(str(work)).read_slides()) == 4
+    encoder = ["--encoder", SLOW, "--weights", "random", "--precision", "fp32"]
+    status, output = finish(command("submit", "extract", *encoder, *words))
+    assert status == 0, output
+    assert len(FeatureStore.open(str(work / "features" / "slow_colour")).slide_ids()) == 4
+    entry = [
+        sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", dashboard,
+        "--working-dir", str(ROOT / "jobs"), "--",
+        sys.executable, "extract.py", "--work", str(work), *encoder,
+    ]  # fmt: skip
+    done = subprocess.run(entry, text=True, capture_output=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "done before (skipped)" in done.stdout
+
+
+def test_the_exit_status_and_the_reason_of_a_failing_job_come_back(
+    dashboard: str, tmp_path: Path
+) -> None:
+    status, output = finish(
+        command("submit", "extract", "--work", str(tmp_path), "--address", dashboard)
+    )
+    assert status == 2, output
+    assert "run crane-ray patch" in output
+
+
+def test_where_no_dashboard_answers_the_message_says_so(tmp_path: Path) -> None:
+    words = ["submit", "extract", "--work", str(tmp_path), "--address"]
+    status, output = finish(command(*words, "http://127.0.0.1:9"))
+    assert status == 2
+    assert "no Ray dashboard answers there" in output
+    status, output = finish(command(*words, "127.0.0.1:6379"))
+    assert status == 2
+    assert "http://HEAD:8265" in output
