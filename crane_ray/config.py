@@ -117,7 +117,7 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
         if item["type"] == "extra_forbidden":
             lines.append(_unknown_key(keys, model))
         elif item["type"] == "missing":
-            lines.append(f"{'.'.join(keys)}: missing; {_help(keys, model)}")
+            lines += [f"{path}: missing; {text}" for path, text in _missing(keys, model)]
         else:
             name = ".".join(keys) or "config"
             reason = item["msg"].removeprefix("Value error, ")
@@ -171,8 +171,8 @@ def _unknown_key(keys: list[str], model: type[BaseModel]) -> str:
     )
 
 
-def _help(keys: list[str], model: type[BaseModel]) -> str:
-    """What to give for a missing key: its flag and first line of help, or those beneath it."""
+def _missing(keys: list[str], model: type[BaseModel]) -> list[tuple[str, str]]:
+    """Path and help of a missing key, or of each that is required beneath it."""
     for key in keys[:-1]:
         below = nested_model(model.model_fields[key].annotation)
         assert below is not None
@@ -182,6 +182,7 @@ def _help(keys: list[str], model: type[BaseModel]) -> str:
     below = nested_model(field.annotation)
     if flag is None and below is not None:
         required = [name for name, inner in below.model_fields.items() if inner.is_required()]
-        return "; ".join(_help([name], below) for name in required)
+        deeper = [_missing([name], below) for name in required]
+        return [(f"{'.'.join(keys)}.{path}", text) for found in deeper for path, text in found]
     text = " ".join((field.description or "give it in the config").split()).rstrip(".")
-    return f"give {flag.name} ({text[0].lower()}{text[1:]})" if flag else text
+    return [(".".join(keys), f"give {flag.name} ({text[0].lower()}{text[1:]})" if flag else text)]

@@ -39,6 +39,7 @@ class RunManifest(BaseModel):
     started: str
     finished: str | None = None
     outcome: str = "running"
+    error: str = ""
     config: dict[str, Any]
     config_fingerprint: str
     versions: dict[str, str]

@@ -20,6 +20,8 @@ def load_plugin(package: str, name: str) -> ModuleType:
     """
     dotted = name if "." in name else f"{package}.{name}"
     try:
+        if name.startswith("."):  # a relative import to Python, a file's path to the user
+            raise ModuleNotFoundError(name=dotted)
         return importlib.import_module(dotted)
     except ModuleNotFoundError as error:
         if error.name is None or not (dotted == error.name or dotted.startswith(error.name + ".")):

@@ -32,7 +32,7 @@ class Pace:
     def advance(self, slides: int, patches: int, failures: int) -> None:
         """Adds to the counts."""
         self.slides += slides
-        self.patches += patches
+        self.patches += patches  # a shard tried again counts twice: shown, never recorded
         self.failures += failures
 
     @property
@@ -108,7 +108,7 @@ class BarReporter:
         for place, (task, (done, whole, unit)) in enumerate(zip(self._tasks, counts, strict=False)):
             words = pace.words() if place == len(self._tasks) - 1 else ""
             count = f"{done:,}/{whole:,} {unit}".strip()
-            self._bars.update(task, completed=done, count=count, words=words)
+            self._bars.update(task, completed=min(done, whole or done), count=count, words=words)
 
 
 class LineReporter:

@@ -117,7 +117,12 @@ def _parameter(field: FlaggedField) -> str:
 def _option(field: FlaggedField) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     text = " ".join((field.field.description or "").split())
     default = field.field.default
-    if not field.field.is_required() and default not in (None, False, ()):
+    if (
+        not field.field.is_required()
+        and default is not None
+        and default is not False
+        and default != ()
+    ):
         text = (
             f"{text.rstrip('.')}. [default: {str(default).lower() if default is True else default}]"
         )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from crane_ray import storage
 from crane_ray.features.extraction import Shard
 from crane_ray.features.ledger import IndexRow, Receipt, commit
 from crane_ray.features.store import FeatureStore
@@ -119,25 +120,28 @@ class Books:
             elif row.status == "ok":
                 self.todo[slide_id] = SlideWork(row)
         stale: list[Receipt] = []
+        known = self._store.index.read()
         for slide_id, receipts in self._store.ledger.slides():
             written = {shard: r for shard, r in receipts.items() if r.status == "ok"}
             work = self.todo.get(slide_id)
             if work is None:
-                self._keep(slide_id, written)
+                self._keep(slide_id, written, known.get(slide_id))
             elif all(r.coords_checksum == work.row.coords_checksum for r in written.values()):
                 self._resume(work, receipts, written)
             elif replace_stale:
                 stale += written.values()
             else:
-                self._keep(slide_id, written)
+                self._keep(slide_id, written, known.get(slide_id))
                 self.fail(
                     slide_id,
                     "its patches changed since its features were extracted, which are kept; use "
                     "--replace-stale to extract it again, or another --store",
                 )
+            if self._index.get(slide_id) == known.get(slide_id) and slide_id in known:
+                self._index[slide_id] = known[slide_id]  # equal, and held in memory once
         if stale:
             self._store.discard(stale)
-        self._index_changed = self._index != self._store.index.read()
+        self._index_changed = self._index != known
         self.flush()
 
     def _resume(
@@ -147,14 +151,17 @@ class Books:
         work.attempts = {n: r.attempt for n, r in receipts.items() if r.status == "error"}
         if self._commit_if_whole(work):
             self.skipped.add(work.row.slide_id)
+        elif not written:
+            # A failed slide without a whole shard may have met arrays of other patches.
+            storage.remove_tree(self._store.slide_path(work.row.slide_id))
 
-    def _keep(self, slide_id: str, written: dict[int, Receipt]) -> None:
+    def _keep(self, slide_id: str, written: dict[int, Receipt], known: IndexRow | None) -> None:
         """A whole slide stays committed, whatever became of it in the workspace."""
         if not written:
             return
         num_patches = next(iter(written.values())).num_patches
         if len(written) == self._store.num_shards(num_patches):
-            row = self._rows.get(slide_id)
+            row = self._rows.get(slide_id) or known
             case_id, mpp = (row.case_id, row.mpp) if row else ("", None)
             self._index[slide_id] = commit(case_id, self._dim, mpp, written)
 

@@ -7,10 +7,12 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from crane_ray.errors import CraneError, EncoderError, SlideError, StoreError
 from crane_ray.features.encoder import PatchEncoder
 from crane_ray.features.ledger import Receipt
 from crane_ray.features.store import Array, FeatureStore, SlideHeader, checksum_of
-from crane_ray.slides.batches import read_batches
+from crane_ray.slides.batches import PatchBatch, read_batches
 from crane_ray.slides.opening import open_slide
 from crane_ray.slides.patch_files import read_patches
 from crane_ray.slides.patches import PatchGrid
@@ -63,11 +65,13 @@ class ShardExtractor:
         batch_size: int,
         decode_threads: int,
         run_id: str = "",
+        on_patches: Callable[[int], None] = lambda patches: None,
     ) -> None:
         self._store = store
         self._encoder = encoder
         self._batch_size = batch_size
         self._run_id = run_id
+        self._on_patches = on_patches
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._open: OpenSlide | None = None
 
@@ -141,13 +145,17 @@ class ShardExtractor:
         batches = read_batches(
             current.reader, current.grid, rows, self._batch_size, pool=self._pool
         )
-        for batch in batches:
-            waited += time.perf_counter() - since
-            encoded = self._encoder.encode(batch.pixels)
-            start = batch.start - rows.start
-            with np.errstate(over="ignore"):  # told apart below, with the slide's name
-                features[start : start + len(batch)] = encoded
-            since = time.perf_counter()
+        # An error's traceback would keep the generator, and with it the decoding threads,
+        # alive while the slide is closed under them: the process crashes.
+        with closing(cast(Generator[PatchBatch, None, None], batches)) as batches:
+            for batch in batches:
+                waited += time.perf_counter() - since
+                encoded = self._encoder.encode(batch.pixels)
+                start = batch.start - rows.start
+                with np.errstate(over="ignore"):  # told apart below, with the slide's name
+                    features[start : start + len(batch)] = encoded
+                self._on_patches(len(batch))
+                since = time.perf_counter()
         if not np.isfinite(features).all():
             raise SlideError(
                 f"features are not finite in {features.dtype} ({info.name}, {info.precision}); "

@@ -6,13 +6,15 @@ two loses nothing, since the next one reads the ledger first.
 
 import io
 import secrets
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crane_ray import storage
@@ -21,9 +23,11 @@ from crane_ray.slides.workspace import to_parquet
 
 COMPACT_ABOVE = 64
 """Ledger files beyond which a new run merges them into one."""
+SORTED_AT_ONCE = 20_000
+"""Receipts that are put in order at once; a sorted copy of all would double the memory."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of one shard of a slide's patches."""
 
@@ -78,6 +82,10 @@ RECEIPT_SCHEMA = pa.schema(
         ("written", pa.string()),
     ]
 )
+"""In the order of the fields of `Receipt`."""
+
+REPEATED = frozenset({"slide_id", "status", "coords_checksum", "error", "reader", "host", "run_id"})
+"""Texts that many receipts share; held once in memory."""
 
 
 class Ledger:
@@ -85,6 +93,7 @@ class Ledger:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
+        self._last_ns = 0
 
     def append(self, receipts: Iterable[Receipt]) -> None:
         """Adds receipts in one new file; nothing to add writes nothing."""
@@ -96,24 +105,30 @@ class Ledger:
     def slides(self) -> Iterator[tuple[str, dict[int, Receipt]]]:
         """Each slide with the last receipt of each of its shards, a slide at a time.
 
-        The table is held as Arrow columns (about 250 bytes a shard), receipts as objects for one
-        slide only: a million shards stay well under a gigabyte.
+        The table is held as Arrow columns, receipts as objects for one slide only: a million
+        shards take half a gigabyte while this runs, and what the caller keeps afterwards.
         """
+        slide_id, shards = "", dict[int, Receipt]()
+        for receipt in self._by_slide():
+            if shards and receipt.slide_id != slide_id:
+                yield slide_id, shards
+                shards = {}
+            slide_id = receipt.slide_id
+            shards[receipt.shard] = receipt
+        if shards:
+            yield slide_id, shards
+
+    def _by_slide(self) -> Iterator[Receipt]:
+        """All receipts, those of a slide together and in the order they were written."""
         files = storage.list_files(self.folder, ".parquet")
         if not files:
             return
         table = pa.concat_tables(self._table(file) for file in files)
-        table = table.append_column("order", pa.array(range(len(table)), pa.int64()))
-        table = table.sort_by([("slide_id", "ascending"), ("order", "ascending")])
-        slide_id, shards = "", dict[int, Receipt]()
-        for batch in table.to_batches(max_chunksize=1_000):
-            for record in batch.to_pylist():
-                if shards and record["slide_id"] != slide_id:
-                    yield slide_id, shards
-                    shards = {}
-                slide_id = record["slide_id"]
-                shards[record["shard"]] = Receipt.from_mapping(record)
-        yield slide_id, shards
+        ids = pa.table({"slide_id": table["slide_id"], "order": np.arange(len(table))})
+        order = pc.sort_indices(ids, [("slide_id", "ascending"), ("order", "ascending")])
+        for start in range(0, len(table), SORTED_AT_ONCE):
+            part = table.take(order.slice(start, SORTED_AT_ONCE)).combine_chunks()
+            yield from _receipts(part)
 
     def compact(self) -> None:
         """Merges many files into one that sorts before all later ones; loses no receipt."""
@@ -136,11 +151,25 @@ class Ledger:
             raise StoreError(f"{file}: not a readable ledger file: {error}") from error
 
     def _new_file(self) -> str:
-        stamp = f"{time.time_ns():020d}-{secrets.token_hex(3)}"
+        """A name after all that are there, also where clocks of two drivers disagree."""
+        if not self._last_ns:
+            files = storage.list_files(self.folder, ".parquet")
+            self._last_ns = int(files[-1].rsplit("/", 1)[-1].split("-")[0]) if files else 0
+        self._last_ns = max(time.time_ns(), self._last_ns + 1)
+        stamp = f"{self._last_ns:020d}-{secrets.token_hex(3)}"
         return storage.join(self.folder, f"{stamp}.parquet")
 
 
-@dataclass(frozen=True)
+def _receipts(table: pa.Table) -> Iterator[Receipt]:
+    columns = [
+        map(sys.intern, column.to_pylist()) if name in REPEATED else column.to_pylist()
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    for values in zip(*columns, strict=True):
+        yield Receipt(*values)
+
+
+@dataclass(frozen=True, slots=True)
 class IndexRow:
     """A whole, committed slide."""
 
@@ -156,6 +185,7 @@ class IndexRow:
     seconds: float = 0.0
     hosts: tuple[str, ...] = ()
     committed: str = ""
+    """When the last of its shards was written."""
 
 
 INDEX_SCHEMA = pa.schema(
@@ -195,13 +225,17 @@ class Index:
                 f"{self.path}: not a readable index: {error}; move it away and run crane-ray "
                 "extract again: it is rebuilt from the ledger, nothing is extracted twice"
             ) from error
-        rows = (index_row(record) for record in table.to_pylist())
+        batches = table.to_batches(max_chunksize=1_000)
+        rows = (index_row(record) for batch in batches for record in batch.to_pylist())
         return {row.slide_id: row for row in rows}
 
     def write(self, rows: Iterable[IndexRow]) -> None:
         """Replaces the index, sorted by slide_id, in one piece."""
-        records = [asdict(row) for row in sorted(rows, key=lambda row: row.slide_id)]
-        storage.put_bytes(self.path, to_parquet(records, INDEX_SCHEMA), durable=True)
+        ordered = sorted(rows, key=lambda row: row.slide_id)
+        columns = {name: [getattr(row, name) for row in ordered] for name in INDEX_SCHEMA.names}
+        sink = io.BytesIO()
+        pq.write_table(pa.table(columns, schema=INDEX_SCHEMA), sink)
+        storage.put_bytes(self.path, sink.getvalue(), durable=True)
 
 
 def commit(case_id: str, dim: int, mpp: float | None, receipts: Mapping[int, Receipt]) -> IndexRow:
@@ -218,7 +252,7 @@ def commit(case_id: str, dim: int, mpp: float | None, receipts: Mapping[int, Rec
         checksums=tuple(receipt.checksum for receipt in ordered),
         seconds=round(sum(receipt.seconds for receipt in ordered), 3),
         hosts=tuple(sorted({receipt.host for receipt in ordered})),
-        committed=datetime.now(UTC).isoformat(timespec="seconds"),
+        committed=max(receipt.written for receipt in ordered),
     )
 
 

@@ -35,7 +35,7 @@ class Recipe(Config):
         if self.fingerprint() == asked.fingerprint():
             return
         there, here = _flat(self), _flat(asked)
-        keys = sorted({*there, *here} - {"encoder.weights"})
+        keys = sorted({*there, *here})
         lines = [
             f"  {key}: {there.get(key)} in the store, {here.get(key)} asked for"
             for key in keys

@@ -29,7 +29,11 @@ def resize_on_cpu(pixels_BHW3: npt.NDArray[np.uint8], size_px: int) -> npt.NDArr
 
 
 def resize_on_device(images_B3HW: torch.Tensor, size_px: int) -> torch.Tensor:
-    """Images (B, 3, S, S) uint8 by Pillow's arithmetic in int32 on their device."""
+    """Images (B, 3, S, S) uint8 by Pillow's arithmetic in int32 on their device.
+
+    Square ones: for others, Pillow's version and their sides decide which pass comes first.
+    """
+    assert images_B3HW.shape[-2] == images_B3HW.shape[-1]
     if images_B3HW.shape[-2:] == (size_px, size_px):
         return images_B3HW
     across = _weigh(images_B3HW, size_px, dim=3)

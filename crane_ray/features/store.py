@@ -65,6 +65,7 @@ class SlideFormat(Protocol):
 
         Raises:
             StorageError: they cannot be written.
+            StoreError: arrays with other facts are there; they are left as they are.
         """
         ...
 
@@ -128,7 +129,7 @@ class FeatureStore:
                     f"{FORMAT_VERSION}; upgrade crane-ray"
                 )
             return cls(root, StoreHeader.model_validate(tree))
-        except (ValueError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(f"store {root}: store.json cannot be used: {error}") from error
 
     @classmethod

@@ -66,12 +66,11 @@ def load_network(plugin: ModuleType, weights: Weights) -> nn.Module:
     Raises:
         ConfigError: the weight file does not fit the network.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weights.seed)
+        network: nn.Module = plugin.build()
     if weights.data is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(weights.seed)
-            network: nn.Module = plugin.build()
         return network
-    network = plugin.build()
     state = read_state(weights)
     prepare = getattr(plugin, "prepare_state", None)
     if prepare is not None:

@@ -14,6 +14,7 @@ from crane_ray.features.ledger import RECEIPT_SCHEMA, Receipt
 from crane_ray.features.store import FeatureStore
 from crane_ray.features.weights import Weights
 from crane_ray.plugins import load_plugin
+from crane_ray.runtime.live import Teller
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,20 @@ class ExtractionActor:
         on_gpu: bool,
         batch_size: int,
         run_id: str,
+        counter: Any,
     ) -> None:
+        self._tell = Teller(counter)
         self._broken = ""
         try:
             store = FeatureStore.open(root)
             encoder = load_encoder(store, ray.get(weights), threads=threads, on_gpu=on_gpu)
             self._extractor = ShardExtractor(
-                store, encoder, batch_size=batch_size, decode_threads=threads, run_id=run_id
+                store,
+                encoder,
+                batch_size=batch_size,
+                decode_threads=threads,
+                run_id=run_id,
+                on_patches=self._tell,
             )
         except CraneError as error:
             # Told through a receipt: an exception here would only read as a dead actor.
@@ -58,7 +66,9 @@ class ExtractionActor:
                 error=self._broken,
                 fatal=True,
             )
-        return self._extractor.extract(shard)
+        receipt = self._extractor.extract(shard)
+        self._tell.flush()
+        return receipt
 
 
 def load_encoder(store: FeatureStore, weights: Weights, *, threads: int, on_gpu: bool) -> Any:

@@ -17,6 +17,7 @@ from crane_ray.plugins import load_plugin
 from crane_ray.runtime.actors import ExtractionActor, hardware_precision
 from crane_ray.runtime.cluster import Resources, connected
 from crane_ray.runtime.jobs import ActorConfig, ExtractJob
+from crane_ray.runtime.live import LiveCount
 from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
 from crane_ray.runtime.streams import stream_actors
 from crane_ray.slides.patch_files import read_patches
@@ -226,35 +227,40 @@ def extract_missing(
     shards = sum(1 for _ in books.missing_shards())
     if not shards:
         return
-    kwargs = {
-        "root": store.root,
-        "weights": ray.put(weights),
-        "threads": pool.cpus,
-        "on_gpu": pool.gpus > 0,
-        "batch_size": plan.batch_size or DEFAULT_BATCH[pool.gpus > 0],
-        "run_id": plan.run_id,
-    }
-    results = stream_actors(
-        (asdict(shard) for shard in books.missing_shards()),
-        ExtractionActor,
-        kwargs=kwargs,
-        count=min(pool.count, shards),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-        memory=pool.memory,
-    )
-    for result in results:
-        receipt = Receipt.from_mapping(result)
-        ended = books.take(receipt)
-        if receipt.fatal:
-            raise CraneError(f"extraction stopped: {receipt.error}")
-        failed = ended and receipt.slide_id in books.failed
-        plan.reporter.advance(slides=int(ended), patches=receipt.rows, failures=int(failed))
-        if failed:
-            plan.reporter.note(f"{receipt.slide_id}: {receipt.error}")
+    with LiveCount(plan.reporter) as live:
+        kwargs = {
+            "root": store.root,
+            "weights": ray.put(weights),
+            "threads": pool.cpus,
+            "on_gpu": pool.gpus > 0,
+            "batch_size": plan.batch_size or DEFAULT_BATCH[pool.gpus > 0],
+            "run_id": plan.run_id,
+            "counter": live.counter,
+        }
+        results = stream_actors(
+            (asdict(shard) for shard in books.missing_shards()),
+            ExtractionActor,
+            kwargs=kwargs,
+            count=min(pool.count, shards),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+            memory=pool.memory,
+        )
+        for result in results:
+            _take(books, Receipt.from_mapping(result), plan.reporter)
     for slide_id in list(books.todo):
         books.fail(slide_id, DEAD_WORKER)
         plan.reporter.advance(slides=1, failures=1)
+
+
+def _take(books: Books, receipt: Receipt, reporter: Reporter) -> None:
+    ended = books.take(receipt)
+    if receipt.fatal:
+        raise CraneError(f"extraction stopped: {receipt.error}")
+    failed = ended and receipt.slide_id in books.failed
+    reporter.advance(slides=int(ended), failures=int(failed))
+    if failed:
+        reporter.note(f"{receipt.slide_id}: {receipt.error}")
 
 
 def summarise(books: Books, rows: dict[str, SlideRow], store: FeatureStore, pool: Pool) -> Summary:

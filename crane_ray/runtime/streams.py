@@ -11,7 +11,9 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 WAVE_ROWS = 5_000
-"""Rows of one dataset: bounds what the driver holds, whatever the length of the job."""
+"""Rows of one dataset: bounds what the driver holds, about 5 kB a row, however long the job."""
+WAVE_ROWS_AN_ACTOR = 200
+"""A large pool gets longer waves, since it starts anew with each."""
 
 TASK_RETRIES = 2
 """Times that a row is tried again after its worker died under it (Ray's default is for ever)."""
@@ -70,7 +72,7 @@ def stream_actors(
 
     A dead actor is replaced and its row tried again, `TASK_RETRIES` times at most.
     """
-    for wave in _waves(rows):
+    for wave in _waves(rows, max(WAVE_ROWS, WAVE_ROWS_AN_ACTOR * count)):
         with _retries_allowed():
             dataset = wave.map_batches(
                 actor,
@@ -87,9 +89,9 @@ def stream_actors(
         yield from _results(dataset)
 
 
-def _waves(rows: Iterable[Row]) -> Iterator[Dataset]:
+def _waves(rows: Iterable[Row], wave_rows: int = WAVE_ROWS) -> Iterator[Dataset]:
     remaining = iter(rows)
-    while wave := list(islice(remaining, WAVE_ROWS)):
+    while wave := list(islice(remaining, wave_rows)):
         yield ray.data.from_items(wave, override_num_blocks=len(wave))
 
 

@@ -166,7 +166,8 @@ def _from_record(record: dict[Any, Any], folder: Path, row: int) -> Entry:
         return replace(entry, slide_id=safe or f"row-{row}", problem=problem)
     text = _text(record.get("mpp"))
     try:
-        return replace(entry, mpp=float(text) if text else None)
+        mpp = float(text or "nan")  # "nan" is how pandas writes an empty cell
+        return replace(entry, mpp=None if math.isnan(mpp) else mpp)
     except ValueError:
         return replace(entry, problem=f"mpp {text!r} in the slide table is no number (um/px)")
 

@@ -5,10 +5,10 @@ import io
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from crane_ray import storage
-from crane_ray.config import Config, Flag
+from crane_ray.config import Config, Flag, explain
 from crane_ray.errors import ConfigError
 
 _COLUMNS = (
@@ -85,7 +85,9 @@ class TissueParams(Config):
     @field_validator("keep_ids", "exclude_ids", mode="before")
     @classmethod
     def _ids(cls, value: Any) -> Any:
-        """CLAM writes ``none`` or numbers between commas."""
+        """CLAM writes ``none`` or numbers between commas; YAML reads a lone one as a number."""
+        if isinstance(value, int):
+            return (value,)
         if value is None or (isinstance(value, str) and value.strip().lower() in {"", "none"}):
             return ()
         return tuple(part for part in value.split(",")) if isinstance(value, str) else value
@@ -102,6 +104,8 @@ class TissueParams(Config):
         row = self.model_dump(exclude={"preset"})
         for key in ("keep_ids", "exclude_ids"):
             row[key] = ",".join(str(number) for number in row[key]) or "none"
+        for key in ("a_t", "a_h"):
+            row[key] = int(row[key]) if float(row[key]).is_integer() else row[key]
         return row
 
 
@@ -114,7 +118,7 @@ def _preset(name: str) -> dict[str, Any]:
         raise ValueError(f"{name!r} is no preset; known: {', '.join(PRESETS)}, or a CSV file")
     if not Path(name).is_file():
         raise ValueError(f"no such preset file: {name}")
-    rows = list(csv.DictReader(io.StringIO(storage.read_bytes(name).decode())))
+    rows = list(csv.DictReader(io.StringIO(storage.read_bytes(name).decode("utf-8-sig"))))
     if len(rows) != 1:
         raise ValueError(f"preset {name}: one row of values is expected, {len(rows)} found")
     return params_from_row(rows[0])
@@ -143,4 +147,5 @@ def override(base: TissueParams, row: dict[str, Any]) -> TissueParams:
     try:
         return TissueParams.model_validate(values)
     except ValueError as error:
-        raise ConfigError(f"slide {row.get('slide_id')}: {error}") from error
+        reason = explain(error, TissueParams) if isinstance(error, ValidationError) else error
+        raise ConfigError(f"slide {row.get('slide_id')}: {reason}") from error

@@ -1,5 +1,6 @@
 """CLAM's patch files: ``patches/{slide_id}.h5`` with coordinates and how to read them."""
 
+import io
 from typing import Any
 
 import h5py
@@ -38,10 +39,13 @@ def write_patches(path: str, grid: PatchGrid, info: SlideInfo, save_path: str) -
         attributes["mpp"] = grid.mpp
     if grid.spec.mpp is not None:
         attributes["target_mpp"] = grid.spec.mpp
-    with storage.replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    # In memory: on a full disk HDF5 raises no OSError and crashes the process at its end.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         coords = file.create_dataset("coords", data=grid.xy.astype(np.int64))
         for key, value in attributes.items():
             coords.attrs[key] = value
+    storage.put_bytes(path, content.getvalue())
 
 
 def read_patches(path: str, slide_id: str) -> PatchGrid:
@@ -53,7 +57,9 @@ def read_patches(path: str, slide_id: str) -> PatchGrid:
     try:
         with storage.open_read(path) as raw, h5py.File(raw, "r") as file:
             coords = file["coords"]
-            xy = np.asarray(coords[:], dtype=np.int64).reshape(-1, 2)
+            if coords.ndim != 2 or coords.shape[1] != 2:
+                raise ValueError(f"coords of shape {coords.shape}; (N, 2) is needed")
+            xy = np.asarray(coords[:], dtype=np.int64)
             attributes = dict(coords.attrs)
         return _grid(slide_id, xy, attributes)
     except FileNotFoundError as error:
@@ -67,7 +73,8 @@ def read_patches(path: str, slide_id: str) -> PatchGrid:
 def _grid(slide_id: str, xy: Any, attributes: dict[str, Any]) -> PatchGrid:
     level, read_size = int(attributes["patch_level"]), int(attributes["patch_size"])
     if "spec" not in attributes:
-        down_x, down_y = np.broadcast_to(np.asarray(attributes.get("downsample", 1)), 2)
+        given = attributes["downsample"] if level else attributes.get("downsample", 1)
+        down_x, down_y = np.broadcast_to(np.asarray(given), 2)
         footprint = (read_size * int(down_x), read_size * int(down_y))
         geometry = PatchGeometry(level, read_size, footprint, footprint)
         return PatchGrid(slide_id, PatchSpec(size_px=read_size, level=level), geometry, xy)

@@ -1,6 +1,7 @@
 """Where a slide's patches are: PatchSpec says what is asked for, PatchGrid what came of it."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -201,7 +202,7 @@ def lattice(outline: Ring, geometry: PatchGeometry, extent: tuple[int, int] | No
     for axis in (0, 1):
         start, end = int(outline[:, axis].min()), int(outline[:, axis].max()) + 1
         if extent is not None:
-            end = min(end, int(extent[axis] - geometry.footprint_xy[axis]) + 1)
+            end = min(end, math.floor(extent[axis] - geometry.footprint_xy[axis]) + 1)
         step = geometry.step_xy[axis]
         count = max(0, int(np.ceil((end - start) / step)))
         places = np.floor(start + np.arange(count + 1) * step + 0.5).astype(np.int64)

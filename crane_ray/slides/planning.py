@@ -15,7 +15,7 @@ from crane_ray.slides.params import TissueParams
 from crane_ray.slides.patch_files import write_patches
 from crane_ray.slides.patches import PatchSpec, plan_patches
 from crane_ray.slides.pictures import draw_mask, draw_stitch, read_overview, write_picture
-from crane_ray.slides.slide import Slide, SlideReader, scale_of
+from crane_ray.slides.slide import Slide, SlideInfo, SlideReader, scale_of
 from crane_ray.slides.tissue import TissueContours, read_contours, write_contours
 from crane_ray.slides.workspace import SlideRow, Workspace
 
@@ -95,7 +95,9 @@ class _Planner:
         if spec.mpp is not None and not self.settings.seg_only:
             row = replace(row, mpp=scale_of(self.slide, self.reader.info))
         tissue = self.find_tissue()
-        write_contours(self.workspace.contours(slide_id), tissue)
+        target = self.workspace.contours(slide_id)
+        if _given_contours(self.settings, slide_id) != storage.absolute(target):
+            write_contours(target, tissue)
         wants_pictures = self.settings.pictures
         overview = read_overview(self.reader, self.params) if wants_pictures else None
         if overview is not None:
@@ -104,7 +106,8 @@ class _Planner:
         if self.settings.seg_only:
             return replace(row, status="ok" if len(tissue) else "no_tissue")
         info = self.reader.info
-        grid = plan_patches(tissue, info, spec, self.params, row.mpp, slide_id=slide_id)
+        mpp = _known_mpp(self.slide, info)
+        grid = plan_patches(tissue, info, spec, self.params, mpp, slide_id=slide_id)
         if not len(grid):
             return self.without_patches(row, tissue)
         if overview is not None:
@@ -140,11 +143,9 @@ class _Planner:
 
 def _with_facts(row: SlideRow, reader: SlideReader, slide: Slide) -> SlideRow:
     info = reader.info
-    mpp: float | None
-    try:
-        mpp = scale_of(slide, info)
-    except ScaleError:
-        mpp = info.mpp_xy[0] if info.mpp_xy else None
+    mpp = _known_mpp(slide, info)
+    if mpp is None and info.mpp_xy:
+        mpp = info.mpp_xy[0]
     return replace(
         row,
         size=storage.size_bytes(slide.uri),
@@ -158,10 +159,17 @@ def _with_facts(row: SlideRow, reader: SlideReader, slide: Slide) -> SlideRow:
     )
 
 
+def _known_mpp(slide: Slide, info: SlideInfo) -> float | None:
+    try:
+        return scale_of(slide, info)
+    except ScaleError:
+        return None
+
+
 def _given_contours(settings: PlanSettings, slide_id: str) -> str | None:
     if settings.contours is None:
         return None
-    path = storage.join(settings.contours, f"{slide_id}.geojson")
+    path = storage.join(storage.absolute(settings.contours), f"{slide_id}.geojson")
     return path if storage.exists(path) else None
 
 

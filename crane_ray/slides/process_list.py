@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,18 @@ def write_process_list(
 ) -> None:
     """Writes one row a slide in CLAM's columns; ``process`` is 0 where nothing is left to do.
 
-    A slide is named by its file's name, as CLAM does. Set ``process`` to 1 and change
-    parameters in a row, and ``--process-list`` runs just those slides again.
+    A slide is named by its file's name, as CLAM does, or by its slide_id where several files
+    have that name. Set ``process`` to 1 and change parameters in a row, and ``--process-list``
+    runs just those slides again.
     """
     records = []
-    for row in sorted(rows, key=lambda row: row.slide_id):
+    rows = sorted(rows, key=lambda row: row.slide_id)
+    num_named = Counter(Path(row.uri).name for row in rows)
+    for row in rows:
+        name = Path(row.uri).name
         status = "failed_seg" if "failed_seg" in row.reason else STATUSES[row.status]
         head = {
-            "slide_id": Path(row.uri).name or row.slide_id,
+            "slide_id": name if name and num_named[name] == 1 else row.slide_id,
             "process": int(row.status == "failed"),
             "status": status,
         }
@@ -41,9 +46,9 @@ def write_process_list(
 
 
 def read_process_list(path: str) -> dict[str, dict[str, Any]]:
-    """The rows to process (``process`` 1 or no such column), by slide_id without file suffix.
+    """The rows to process (``process`` 1 or no such column), by slide_id as written there.
 
-    Both names are keys where the slide_id has a suffix, since an id may contain dots.
+    It may be a slide's id or its file's name: `find_row` tries both.
 
     Raises:
         ConfigError: it cannot be read, or lacks the slide_id column.

@@ -16,6 +16,8 @@ Ring = npt.NDArray[np.int32]
 """(V, 2) int32 xy vertices in level-0 px; closed without repeating the first vertex."""
 
 MIN_RING_VERTICES = 3
+MAX_COORDINATE = 2**31 - 1
+"""Vertices are int32."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,15 @@ def read_contours(path: str) -> TissueContours:
 def write_contours(path: str, tissue: TissueContours) -> None:
     """Writes the contours as GeoJSON, unless the file there was edited by somebody.
 
+    An edited file that holds these very contours is left as it is: they were read from it, or
+    from a copy.
+
     Raises:
         SlideError: the file there is not as crane-ray wrote it; it is left alone.
     """
     if storage.exists(path) and is_edited(path):
+        if _holds(path, tissue):
+            return
         raise SlideError(
             f"contours {path}: edited since they were written, and not overwritten; use them "
             "with --contours FOLDER, or move the file away to have the slide segmented anew"
@@ -111,6 +118,14 @@ def is_edited(path: str) -> bool:
         return bool(tree["crane_ray"]["fingerprint"] != _fingerprint(tree["features"]))
     except (ValueError, TypeError, KeyError):
         return True
+
+
+def _holds(path: str, tissue: TissueContours) -> bool:
+    try:
+        found = read_contours(path)
+    except SlideError:
+        return False
+    return found.to_geojson() == tissue.to_geojson()
 
 
 def _feature(index: int, contour: TissueContour) -> dict[str, Any]:
@@ -157,7 +172,12 @@ def _polygons(tree: Any) -> Iterable[list[Any]]:
 
 
 def _ring(points: Any) -> Ring:
-    ring = np.rint(np.asarray(points, dtype=np.float64)[:, :2]).astype(np.int32)
+    vertices = np.asarray(points, dtype=np.float64)
+    if vertices.ndim != 2 or vertices.shape[1] < 2:
+        raise ValueError(f"a ring is a list of [x, y] points, not of shape {vertices.shape}")
+    if not (np.abs(vertices[:, :2]) < MAX_COORDINATE).all():
+        raise ValueError("a ring's coordinates must be finite level-0 pixels")
+    ring = np.rint(vertices[:, :2]).astype(np.int32)
     if len(ring) > 1 and (ring[0] == ring[-1]).all():
         ring = ring[:-1]
     return ring

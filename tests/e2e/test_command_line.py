@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from crane_ray.cli.main import VERBS, call
+from crane_ray.config import Config
 from crane_ray.features.store import FeatureStore
 from crane_ray.runtime.jobs import ExtractJob, PatchJob
 from tests.ray.helpers import ROOT, command, finish
@@ -107,7 +108,7 @@ def test_the_demo_leaves_all_that_it_names(demo_folder: Path) -> None:
 
 
 def test_every_shipped_config_loads() -> None:
-    models = {"patch": PatchJob, "extract": ExtractJob}
+    models: dict[str, type[Config]] = {"patch": PatchJob, "extract": ExtractJob}
     files = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
     assert {file.stem for file in files} == set(models)
     for file in files:

@@ -53,7 +53,8 @@ def test_other_parameters_plan_again_and_an_edited_process_list_only_its_slides(
     before = workspace.read_slides()
     table = pd.read_csv(workspace.process_list)
     assert table["process"].tolist() == [0, 0, 0, 0]
-    table.loc[0, ["process", "contour_fn"]] = [1, "four_pt_hard"]
+    table.loc[0, "process"] = 1
+    table.loc[0, "contour_fn"] = "four_pt_hard"
     edited = tmp_path / "edited.csv"
     table.to_csv(edited, index=False)
     summary = run_patching(job(cohort.slides_csv, tmp_path, process_list=str(edited)))

@@ -56,6 +56,11 @@ def _ensure(path: str, header: SlideHeader) -> tuple[Any, Any]:
             group = zarr.create_group(path, attributes=header.facts)
         except ContainsGroupError:
             group = zarr.open_group(path, mode="r+")
+    if dict(group.attrs) != header.facts:
+        raise StoreError(
+            f"{path}: an interrupted run left arrays of other patches there; run the same "
+            "command again, which clears them"
+        )
     rows, chunk = header.num_patches, min(header.chunk_rows, header.num_patches)
     features = _array(group, "features", (rows, header.dim), chunk, header.dtype, fill=np.nan)
     coords = _array(group, "coords", (rows, 2), chunk, "int32", fill=MISSING_COORD)

@@ -26,7 +26,7 @@ def detects(path: Path) -> bool:
         return False
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of broken files, which `open_slide` refuses
             Image.open(path).close()
     except Image.DecompressionBombError:
         return True
@@ -78,20 +78,29 @@ class ImageReader:
         self.close()
 
 
+def _stored_mode(image: Image.Image) -> str:
+    """The mode in the file: Pillow gives 16-bit colour as RGB, the low bytes silently gone."""
+    for tile in getattr(image, "tile", ()):
+        stored = tile.args if isinstance(tile.args, str) else next(iter(tile.args or ()), "")
+        if ";16" in str(stored):
+            return str(stored)
+    return image.mode
+
+
 def _decode(path: Path) -> npt.NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 if TILE_WIDTH_TAG in getattr(image, "tag_v2", {}):
                     raise SlideError(
                         f"{path.name} is a tiled TIFF that OpenSlide does not take: cut short "
                         "(compare its size with the original's), or of a layout it does not know"
                     )
-                if image.mode not in MODES:
+                if _stored_mode(image) not in MODES:
                     raise SlideError(
-                        f"{path.name} is an image of mode {image.mode}; 8-bit RGB or grey is "
-                        "needed: convert it first"
+                        f"{path.name} is an image of mode {_stored_mode(image)}; 8-bit RGB or "
+                        "grey is needed: convert it first"
                     )
                 if image.width * image.height > MAX_PIXELS:
                     raise SlideError(

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Everything that must hold before a commit lands: lint, format, types, import layers, tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+ruff check .
+ruff format --check .
+mypy
+lint-imports
+python -m pytest "$@"

@@ -1,0 +1,169 @@
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import Field
+
+from crane_ray.cli.options import config_options, flagged_fields, load_job
+from crane_ray.config import Config, Flag
+from crane_ray.errors import ConfigError
+from crane_ray.runtime.jobs import ExtractJob, PatchJob, VerifyJob
+
+
+class Group(Config):
+    """A group."""
+
+    size_px: Annotated[int, Flag("--patch-size")] = Field(256, ge=8)
+    """Width of a patch
+    in pixels."""
+    scale: Annotated[float | None, Flag("--mpp")] = 0.5
+    """Resolution."""
+    rule: Annotated[Literal["any", "all"], Flag("--rule")] = "any"
+    """Which."""
+
+
+class Job(Config):
+    """A job."""
+
+    work: Annotated[str, Flag("--work", metavar="FOLDER")]
+    """Where."""
+    label: Annotated[str | None, Flag("--label")] = None
+    """Text."""
+    pictures: Annotated[bool, Flag("--pictures")] = True
+    """Draw them."""
+    group: Group = Group()
+    """The group."""
+    quiet: int = 0
+    """No flag for this."""
+
+
+def parsed(*words: str, leave_out: tuple[str, ...] = ()) -> Job:
+    found: list[Job] = []
+
+    @click.command()
+    @config_options(Job, leave_out=leave_out)
+    def command(**options: Any) -> None:
+        found.append(load_job(Job, options))
+
+    result = CliRunner().invoke(command, list(words), standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return found[0]
+
+
+def help_text(model: type[Config]) -> str:
+    @click.command()
+    @config_options(model)
+    def command(**options: Any) -> None: ...
+
+    result = CliRunner().invoke(command, ["--help"], terminal_width=200)
+    assert result.exit_code == 0
+    return " ".join(result.output.split())
+
+
+def test_a_flag_is_a_short_name_for_a_path() -> None:
+    job = parsed("--work", "w", "--patch-size", "64", "--mpp", "0.25", "--rule", "all")
+    assert job == Job(work="w", group=Group(size_px=64, scale=0.25, rule="all"))
+    assert job == parsed("--set", "work=w", "--set", "group.size_px=64", "--set", "group.scale=.25",
+                         "--set", "group.rule=all")  # fmt: skip
+
+
+def test_what_is_not_given_stays_with_the_config() -> None:
+    assert parsed("--work", "w") == Job(work="w")
+
+
+@pytest.mark.parametrize("text", ["007", "1e5", "no", "null", "[1", "a=b", "a: b", "2026-01-01"])
+def test_text_stays_text(text: str) -> None:
+    job = parsed("--work", text, "--label", text)
+    assert (job.work, job.label) == (text, text)
+
+
+def test_a_switch_goes_both_ways() -> None:
+    assert parsed("--work", "w", "--no-pictures").pictures is False
+    assert parsed("--work", "w", "--set", "pictures=false", "--pictures").pictures is False
+    assert parsed("--work", "w", "--pictures").pictures is True
+
+
+def test_none_can_be_said() -> None:
+    assert parsed("--work", "w", "--mpp", "null").group.scale is None
+
+
+def test_settings_win_over_flags_and_flags_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("work: of the file\nlabel: of the file\ngroup: {size_px: 8, scale: 1}\n")
+    job = parsed("--config", str(path), "--patch-size", "16", "--label", "of the flag",
+                 "--set", "group.size_px=32")  # fmt: skip
+    assert (job.work, job.label) == ("of the file", "of the flag")
+    assert (job.group.size_px, job.group.scale) == (32, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], r"work: missing; give --work \(where\)"),
+        (["--work", "w", "--patch-size", "many"], r"group\.size_px: 'many': .*valid integer"),
+        (["--work", "w", "--patch-size", "4"], r"group\.size_px: 4: .*greater than or equal to 8"),
+        (["--work", "w", "--rule", "some"], r"group\.rule: 'some': .*'any' or 'all'"),
+        (["--work", "w", "--set", "group.sise_px=3"], r"did you mean group\.size_px\?"),
+        (["--work", "w", "--set", "size"], r"--set size: write it as path\.to\.key=value"),
+        (["--work", "w", "--config", "gone.yaml"], r"config gone\.yaml: No such file"),
+    ],
+)
+def test_what_cannot_be_used_is_a_config_error(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parsed(*words)
+
+
+def test_a_flag_can_be_left_out() -> None:
+    with pytest.raises(click.NoSuchOption, match="--mpp"):
+        parsed("--work", "w", "--mpp", "1", leave_out=("--mpp",))
+
+
+def test_the_help_says_what_flags_take_and_mean() -> None:
+    text = help_text(Job)
+    for part in (
+        "--work FOLDER Where.",
+        "--patch-size N Width of a patch in pixels. [default: 256]",
+        "--mpp X Resolution. [default: 0.5]",
+        "--rule any|all Which. [default: any]",
+        "--label TEXT Text.",
+        "--pictures / --no-pictures Draw them. [default: true]",
+        "--config FILE",
+        "--set PATH=VALUE",
+    ):
+        assert part in text
+    assert "quiet" not in text
+
+
+@pytest.mark.parametrize("model", [PatchJob, ExtractJob, VerifyJob])
+def test_every_flag_of_a_job_is_there_once_with_its_help(model: type[Config]) -> None:
+    fields = list(flagged_fields(model))
+    names = [field.flag.name for field in fields]
+    assert len(set(names)) == len(names)
+    text = help_text(model)
+    for field in fields:
+        assert field.flag.name.startswith("--")
+        assert field.field.description, field.path
+        assert " ".join(field.field.description.split()).rstrip(".") in text
+
+
+def test_flags_of_patching_reach_their_places(tmp_path: Path) -> None:
+    fields = {field.flag.name: field for field in flagged_fields(PatchJob)}
+    assert fields["--patch-level"].path == "patch.level"
+    assert fields["--preset"].path == "tissue.preset"
+    assert fields["--slides"].path == "slides.source"
+    options = {
+        "work": str(tmp_path),
+        "slides": "/data",
+        "patch_level": "0",
+        "preset": "tcga",
+        "recursive": True,
+        "config_file": None,
+        "settings": ("tissue.keep_ids=3",),
+    }
+    job = load_job(PatchJob, options)
+    assert (job.patch.level, job.patch.mpp) == (0, None)
+    assert (job.tissue.a_t, job.tissue.keep_ids) == (16, (3,))
+    assert (job.slides.source, job.slides.recursive) == ("/data", True)

@@ -1,0 +1,153 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crane_ray.errors import RecipeMismatchError, StoreError
+from crane_ray.features.store import (
+    CHUNK_ROWS,
+    CHUNKS_PER_SHARD,
+    FORMAT_VERSION,
+    Array,
+    FeatureStore,
+    checksum_of,
+)
+from tests.unit.features.small_store import Cohort, extractor, make_cohort, make_recipe, make_store
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Cohort:
+    """Two slides extracted and committed."""
+    made = make_cohort(tmp_path)
+    books = made.books()
+    with extractor(made) as worker:
+        for shard in list(books.missing_shards()):
+            books.take(worker.extract(shard))
+    books.flush()
+    return made
+
+
+def test_a_store_is_made_once_and_opened_again(tmp_path: Path) -> None:
+    root = str(tmp_path / "x" / "store")
+    made = FeatureStore.open_or_create(root, make_recipe())
+    assert made.header.chunk_rows == CHUNK_ROWS
+    assert made.header.shard_rows == CHUNK_ROWS * CHUNKS_PER_SHARD
+    before = (tmp_path / "x" / "store" / "store.json").read_bytes()
+    for again in (FeatureStore.open(root), FeatureStore.open_or_create(root, make_recipe())):
+        assert again.header == made.header
+        assert again.recipe == make_recipe()
+    assert (tmp_path / "x" / "store" / "store.json").read_bytes() == before
+    assert made.slide_ids() == []
+
+
+def test_another_recipe_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    root = str(tmp_path / "store")
+    FeatureStore.open_or_create(root, make_recipe())
+    with pytest.raises(RecipeMismatchError, match="dtype"):
+        FeatureStore.open_or_create(root, make_recipe(dtype="float16"))
+    assert FeatureStore.open(root).recipe == make_recipe()
+
+
+def test_a_place_without_a_store_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"no feature store there \(no store.json\)"):
+        FeatureStore.open(str(tmp_path))
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    make_store(tmp_path)
+    path = tmp_path / "store.json"
+    tree = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**tree, "version": FORMAT_VERSION + 1, "news": True}))
+    with pytest.raises(StoreError, match=r"format version 2, .* up to 1; upgrade crane-ray"):
+        FeatureStore.open(str(tmp_path))
+    with pytest.raises(StoreError, match=r"format version 2, .* up to 1; upgrade crane-ray"):
+        FeatureStore.open_or_create(str(tmp_path), make_recipe())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": "x"}', "\x00\xff"])
+def test_a_broken_header_is_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "store.json").write_bytes(content.encode("latin1"))
+    with pytest.raises(StoreError, match=r"store\.json cannot be used"):
+        FeatureStore.open(str(tmp_path))
+
+
+def test_an_unknown_layout_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
+    make_store(tmp_path)
+    path = tmp_path / "store.json"
+    path.write_text(path.read_text().replace('"zarr"', '"zar"'))
+    with pytest.raises(StoreError, match="did you mean zarr"):
+        FeatureStore.open(str(tmp_path))
+
+
+@pytest.mark.parametrize(("patches", "shards"), [(1, 1), (8, 1), (9, 2), (16, 2), (21, 3)])
+def test_shards_cover_every_row_once(tmp_path: Path, patches: int, shards: int) -> None:
+    store = make_store(tmp_path)
+    assert store.num_shards(patches) == shards
+    rows = [row for shard in range(shards) for row in store.shard_rows(patches, shard)]
+    assert rows == list(range(patches))
+
+
+def test_slides_are_read_once_committed(cohort: Cohort) -> None:
+    slide = cohort.store.read("b")
+    assert (slide.slide_id, slide.features.shape, slide.xy.shape) == ("b", (21, 12), (21, 2))
+    assert slide.recipe == make_recipe()
+    assert cohort.store.slide_ids() == ["a", "b"]
+
+
+def test_a_slide_is_not_there_before_it_is_in_the_index(tmp_path: Path) -> None:
+    cohort = make_cohort(tmp_path, 1)
+    with extractor(cohort) as worker:
+        for shard in cohort.shards():
+            worker.extract(shard)
+    assert Path(cohort.store.slide_path("a")).exists()
+    with pytest.raises(StoreError, match="slide a is not in its index; extract it first"):
+        cohort.store.read("a")
+
+
+def test_a_slide_without_its_arrays_is_an_error(cohort: Cohort) -> None:
+    shutil.rmtree(cohort.store.slide_path("a"))
+    with pytest.raises(StoreError, match=r"a\.zarr: arrays cannot be read"):
+        cohort.store.read("a")
+    assert cohort.store.damaged_shards(cohort.store.index.read()["a"]) == [0, 1, 2]
+
+
+def test_discarding_takes_a_slide_out_everywhere(cohort: Cohort) -> None:
+    store = cohort.store
+    receipts = dict(store.ledger.slides())
+    store.discard(receipts["a"].values())
+    assert store.slide_ids() == ["b"]
+    assert not Path(store.slide_path("a")).exists()
+    assert {r.status for r in dict(store.ledger.slides())["a"].values()} == {"discarded"}
+    assert dict(store.ledger.slides())["b"] == receipts["b"]
+    assert not store.damaged_shards(store.index.read()["b"])
+    assert [(s.slide_id, s.shard) for s in cohort.shards()] == [("a", 0), ("a", 1), ("a", 2)]
+
+
+@pytest.mark.parametrize("array", ["features", "coords"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_damage_is_found_in_its_shard(cohort: Cohort, array: str, damage: str) -> None:
+    row = cohort.store.index.read()["a"]
+    assert cohort.store.damaged_shards(row) == []
+    chunk = Path(cohort.store.slide_path("a")) / array / "c" / "3" / "0"
+    data = bytearray(chunk.read_bytes())
+    data[5] ^= 1
+    chunk.unlink()
+    if damage != "gone":
+        chunk.write_bytes(data if damage == "flip" else data[:-3])
+    assert cohort.store.damaged_shards(row) == [1]
+
+
+def test_checksums_tell_rows_types_and_coordinates_apart() -> None:
+    features = np.arange(12, dtype=np.float32).reshape(4, 3)
+    xy = np.arange(8, dtype=np.int32).reshape(4, 2)
+    mine = checksum_of(features, xy)
+    assert checksum_of(np.asfortranarray(features), xy.astype(np.int64)) == mine
+    others: list[tuple[Array, Array]] = [
+        (features[::-1], xy),
+        (features, xy[::-1]),
+        (features.astype(np.float16), xy),
+        (features + 1, xy),
+    ]
+    assert len({mine, *(checksum_of(*rows) for rows in others)}) == 5

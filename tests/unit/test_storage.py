@@ -1,0 +1,220 @@
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crane_ray import storage
+from crane_ray.errors import CraneError, StorageError
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A folder, or a URI of another filesystem."""
+    if request.param == "local":
+        yield str(tmp_path / "root")
+        return
+    memory = fsspec.filesystem("memory")
+    yield "memory://root"
+    memory.rm("/", recursive=True)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.binary(max_size=200), st.booleans())
+def test_what_is_put_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, durable: bool
+) -> None:
+    for base in (str(tmp_path_factory.getbasetemp()), "memory://put"):
+        path = storage.join(base, "deep", "folder", "a.bin")
+        storage.put_bytes(path, data, durable=durable)
+        assert storage.read_bytes(path) == data
+        assert storage.size_bytes(path) == len(data)
+        assert storage.exists(path)
+
+
+def test_a_later_content_takes_the_place_of_the_earlier(root: str) -> None:
+    path = storage.join(root, "a")
+    storage.put_bytes(path, b"long content")
+    storage.put_bytes(path, b"short")
+    assert storage.read_bytes(path) == b"short"
+    assert len(storage.list_files(root)) == 1
+
+
+def test_files_are_listed_by_name_without_folders_and_unfinished_ones(root: str) -> None:
+    for name in ("b.h5", "a.h5", "c.txt", ".d.h5", "sub/e.h5"):
+        storage.put_bytes(storage.join(root, name), b"x")
+    names = [path.rsplit("/", 1)[-1] for path in storage.list_files(root)]
+    assert names == ["a.h5", "b.h5", "c.txt"]
+    found = storage.list_files(root, ".h5")
+    assert [path.rsplit("/", 1)[-1] for path in found] == ["a.h5", "b.h5"]
+    assert all(storage.read_bytes(path) == b"x" for path in found)
+
+
+def test_what_is_not_there_is_an_empty_list_no_file_and_an_error(root: str) -> None:
+    gone = storage.join(root, "gone")
+    assert storage.list_files(gone) == []
+    assert not storage.exists(gone)
+    with pytest.raises(StorageError, match="gone: cannot be read"):
+        storage.read_bytes(gone)
+
+
+def test_trees_and_files_are_removed_and_nothing_there_is_no_error(root: str) -> None:
+    for name in ("tree/a", "tree/sub/b", "file"):
+        storage.put_bytes(storage.join(root, name), b"x")
+    for name in ("tree", "file", "gone"):
+        storage.remove_tree(storage.join(root, name))
+        assert not storage.exists(storage.join(root, name))
+    assert storage.list_files(root) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [("s3://b/x", True), ("gs://b", True), ("file:///a", False), ("/a/b", False), ("a", False)],
+)
+def test_uris_are_told_from_local_paths(path: str, uri: bool) -> None:
+    assert storage.is_uri(path) is uri
+
+
+def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert storage.absolute("work") == f"{tmp_path}/work"
+    assert storage.absolute("file:///data/x") == "/data/x"
+    assert storage.absolute("~/x") == "/home/me/x"
+    assert storage.absolute("/data/x/") == "/data/x"
+    assert storage.absolute("s3://bucket/x/") == "s3://bucket/x"
+    assert storage.absolute("/data/*/[ab].svs") == "/data/*/[ab].svs"
+
+
+def test_parts_are_joined_by_single_slashes() -> None:
+    assert storage.join("/a/", "/b/", "c") == "/a/b/c"
+    assert storage.join("s3://a", "b") == "s3://a/b"
+
+
+def test_an_unknown_kind_of_storage_says_what_to_install() -> None:
+    with pytest.raises(StorageError, match=r"nope://x: cannot be opened: .*fsspec package"):
+        storage.exists("nope://x")
+
+
+class Broken(Exception):
+    """Not an error of storage."""
+
+
+@pytest.mark.parametrize("error", [Broken(), KeyboardInterrupt(), OSError(errno.EIO, "I/O")])
+def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
+    root: str, error: BaseException
+) -> None:
+    path = storage.join(root, "a.bin")
+    storage.put_bytes(path, b"old")
+    expected = StorageError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected), storage.replacing(path) as temporary:
+        temporary.write_bytes(b"half of the new")
+        assert temporary.name.startswith(".")
+        assert temporary.name.endswith("a.bin"), "libraries go by the ending"
+        raise error
+    assert storage.read_bytes(path) == b"old"
+    assert not temporary.exists()
+    if not storage.is_uri(root):
+        assert os.listdir(root) == ["a.bin"]  # noqa: PTH208
+    else:
+        assert not temporary.parent.exists()
+
+
+def test_nothing_appears_before_a_write_is_over(root: str) -> None:
+    path = storage.join(root, "a.bin")
+    with storage.replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert not storage.exists(path)
+        assert storage.list_files(root) == []
+    assert storage.read_bytes(path) == b"new"
+
+
+def test_readers_never_see_a_part(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.bin")
+    contents = [letter * 300_000 for letter in (b"a", b"b")]
+    storage.put_bytes(path, contents[0])
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            for content in contents:
+                storage.put_bytes(path, content)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        seen = [storage.read_bytes(path) for _ in range(200)]
+    finally:
+        stop.set()
+        writer.join()
+    assert {len(content) for content in seen} == {300_000}
+    assert all(content in contents for content in seen)
+
+
+def test_a_durable_write_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bool] = []
+    path = tmp_path / "a"
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.exists()))
+    storage.put_bytes(str(path), b"x")
+    assert synced == []
+    path.unlink()
+    storage.put_bytes(str(path), b"x", durable=True)
+    assert synced == [False]
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        (errno.ENOSPC, "the disk is full; free space and run the same command again"),
+        (errno.EDQUOT, "the quota is used up"),
+        (errno.EROFS, "the filesystem is read-only; choose another folder"),
+        (errno.EACCES, "no permission to write there"),
+        (errno.EPERM, "no permission to write there"),
+        (errno.ENOTDIR, "a part of the path is a file"),
+        (errno.EEXIST, "a file is in the way of a folder"),
+    ],
+)
+def test_errors_that_meet_every_slide_are_fatal_and_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, hint: str
+) -> None:
+    path = tmp_path / "a.bin"
+    storage.put_bytes(str(path), b"old")
+
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError(code, "no")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(StorageError, match=rf"a\.bin: cannot be written: {hint}") as caught:
+        storage.put_bytes(str(path), b"new")
+    assert storage.is_fatal(caught.value)
+    assert caught.value.errno == code
+    assert isinstance(caught.value, CraneError)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_other_errors_are_not_fatal() -> None:
+    assert not storage.is_fatal(storage.write_error("/a", OSError(errno.EIO, "I/O error")))
+    assert not storage.is_fatal(StorageError("cannot be read"))
+    assert not storage.is_fatal(OSError(errno.ENOSPC, "full")), "of something else than a write"
+    assert "I/O error" in str(storage.write_error("/a", OSError(errno.EIO, "I/O error")))
+
+
+@pytest.mark.parametrize("inside", ["file/a.bin", "file/sub/a.bin"])
+def test_a_file_where_a_folder_should_be_is_a_fatal_error(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="choose another folder") as caught:
+        storage.put_bytes(str(tmp_path / inside), b"x")
+    assert storage.is_fatal(caught.value)
+
+
+def test_a_folder_cannot_be_read_as_a_file(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be read: Is a directory"):
+        storage.read_bytes(str(tmp_path))
