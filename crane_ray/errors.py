@@ -28,6 +28,15 @@ class RecipeMismatchError(StoreError):
 class StorageError(CraneError, OSError):
     """Storage that cannot be read or written: no space, no permission, no such place."""
 
+    def __init__(self, message: str, number: int | None = None) -> None:
+        # OSError with one argument keeps the message whole, but forgets the errno; it must
+        # survive pickling, since workers raise it and drivers look at it.
+        super().__init__(message)
+        self.errno = number
+
+    def __reduce__(self) -> tuple[type["StorageError"], tuple[str, int | None]]:
+        return type(self), (str(self), self.errno)
+
 
 class ClusterError(CraneError, RuntimeError):
     """A Ray cluster or job that cannot be reached or used."""

@@ -172,9 +172,7 @@ def write_error(path: str, error: OSError) -> StorageError:
         errno.EEXIST: "a file is in the way of a folder; choose another folder",
     }
     hint = hints.get(error.errno or 0, error.strerror or str(error))
-    wrapped = StorageError(f"{path}: cannot be written: {hint}")
-    wrapped.errno = error.errno
-    return wrapped
+    return StorageError(f"{path}: cannot be written: {hint}", error.errno)
 
 
 def is_fatal(error: BaseException) -> bool:

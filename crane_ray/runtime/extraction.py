@@ -1,5 +1,6 @@
 """Patches -> features: shards of slides through encoder actors on Ray Data, into a store."""
 
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import ray
@@ -246,8 +247,9 @@ def extract_missing(
             num_gpus=pool.gpus,
             memory=pool.memory,
         )
-        for result in results:
-            _take(books, Receipt.from_mapping(result), plan.reporter)
+        with closing(results):  # an error here must end the stream before Ray goes away
+            for result in results:
+                _take(books, Receipt.from_mapping(result), plan.reporter)
     for slide_id in list(books.todo):
         books.fail(slide_id, DEAD_WORKER)
         plan.reporter.advance(slides=1, failures=1)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -130,10 +131,11 @@ class Progress:
         self._reporter.begin("patching", slides=len(self._todo))
         kwargs = {"settings": settings, "root": self._workspace.root}
         with connected(config.cluster):
-            for result in stream_tasks(self._tasks(), plan_task, kwargs=kwargs):
-                if result["fatal"]:
-                    raise StorageError(result["fatal"])
-                self._take(SlideRow.from_mapping(result))
+            with closing(stream_tasks(self._tasks(), plan_task, kwargs=kwargs)) as results:
+                for result in results:
+                    if result["fatal"]:
+                        raise StorageError(result["fatal"])
+                    self._take(SlideRow.from_mapping(result))
             for slide_id in set(self._todo) - self._done:
                 entry = self._todo[slide_id].entry
                 self._take(SlideRow(slide_id, entry.uri, "failed", entry.case_id, DEAD_WORKER))

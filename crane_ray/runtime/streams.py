@@ -1,7 +1,7 @@
 """Rows through Ray Data, one a task: results come back one by one, as soon as each is there."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -39,7 +39,7 @@ def stream_tasks(
     *,
     kwargs: dict[str, Any],
     num_cpus: float = 1,
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """The rows that ``task(table, **kwargs)`` makes of each row, in order of completion.
 
     A row whose worker dies more than `TASK_RETRIES` times yields nothing; the caller knows
@@ -67,7 +67,7 @@ def stream_actors(
     num_cpus: float,
     num_gpus: float,
     memory: int | None = None,
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """The rows that a pool of ``actor(**kwargs)`` makes of each row, in order of completion.
 
     A dead actor is replaced and its row tried again, `TASK_RETRIES` times at most.

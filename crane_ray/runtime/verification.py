@@ -1,6 +1,7 @@
 """A feature store read back against its checksums, a CPU task a slide on Ray Data."""
 
 import time
+from contextlib import closing
 from dataclasses import asdict
 
 import pyarrow as pa
@@ -35,8 +36,12 @@ def run_verification(config: VerifyJob, reporter: Reporter | None = None) -> Sum
     reporter.begin("verifying", slides=len(index))
     rows = ({**asdict(row), "mpp": row.mpp or 0.0} for row in index.values())
     try:
-        with connected(config.cluster):
-            for result in stream_tasks(rows, verify_task, kwargs={"root": store.root}):
+        kwargs = {"root": store.root}
+        with (
+            connected(config.cluster),
+            closing(stream_tasks(rows, verify_task, kwargs=kwargs)) as results,
+        ):
+            for result in results:
                 unchecked.discard(result["slide_id"])
                 damaged = len(result["damaged"])
                 reporter.advance(slides=1, patches=result["rows"], failures=int(bool(damaged)))

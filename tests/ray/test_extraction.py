@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crane_ray.errors import CraneError, RecipeMismatchError, StoreError
+from crane_ray.errors import RecipeMismatchError, StoreError
 from crane_ray.features.store import FeatureStore
 from crane_ray.runtime.extraction import run_extraction
 from crane_ray.runtime.jobs import ExtractJob, PatchJob, VerifyJob
@@ -133,14 +133,16 @@ def test_a_slide_that_cannot_be_decoded_fails_alone_and_succeeds_once_mended(
     assert index_without_times(store) == index_without_times(undisturbed)
 
 
-def test_a_full_disk_ends_the_run_with_a_message(
-    work: Path, tmp_path: Path, local_ray: None
-) -> None:
-    with pytest.raises(CraneError, match="disk is full; free space"):
-        run_extraction(
-            job(work, store=str(tmp_path / "store"), layout="crane_test_plugins.full_disk")
-        )
-    assert FeatureStore.open(str(tmp_path / "store")).slide_ids() == []
+def test_a_full_disk_ends_the_run_with_a_message(work: Path, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    process = command(*_extract(work, root), "--set", "layout=crane_test_plugins.full_disk")
+    status, output = finish(process, timeout_s=120)
+    assert status == 2, output
+    assert "disk is full; free space and run the same command again" in output
+    assert "Traceback" not in output
+    assert FeatureStore.open(str(root)).slide_ids() == []
+    ended = max((work / "manifests").glob("*extract*.json"))
+    assert '"outcome": "error"' in ended.read_text()
 
 
 def test_an_unpatched_workspace_says_what_to_run(tmp_path: Path) -> None:

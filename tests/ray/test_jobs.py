@@ -52,8 +52,12 @@ def dashboard(isolated_home: Path) -> Iterator[str]:
             assert head.poll() is None
             yield address
         finally:
-            os.killpg(head.pid, signal.SIGTERM)
-            head.wait(timeout=60)
+            os.killpg(head.pid, signal.SIGINT)
+            try:
+                head.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(head.pid, signal.SIGKILL)
+                head.wait(timeout=60)
 
 
 def _answers(address: str) -> bool:

@@ -1,5 +1,6 @@
 import errno
 import os
+import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,3 +219,10 @@ def test_a_file_where_a_folder_should_be_is_a_fatal_error(tmp_path: Path, inside
 def test_a_folder_cannot_be_read_as_a_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be read: Is a directory"):
         storage.read_bytes(str(tmp_path))
+
+
+def test_a_storage_error_keeps_its_errno_across_processes() -> None:
+    error = storage.write_error("/data/x", OSError(errno.ENOSPC, "No space left on device"))
+    copy = pickle.loads(pickle.dumps(error))
+    assert storage.is_fatal(copy)
+    assert str(copy) == str(error)
