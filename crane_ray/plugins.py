@@ -39,6 +39,16 @@ def load_plugin(package: str, name: str) -> ModuleType:
         ) from None
 
 
+def require_plugin(package: str, name: str) -> None:
+    """Refuses a short name that no built-in plug-in has, without importing any of them.
+
+    Raises:
+        ConfigError: as `load_plugin`; a dotted path is let through.
+    """
+    if "." not in name and name not in plugin_names(package):
+        load_plugin(package, name)
+
+
 def plugin_names(package: str) -> list[str]:
     """The short names of the built-in plug-ins in a package."""
     folder = importlib.import_module(package)

@@ -5,8 +5,9 @@ from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from crane_ray import storage
 from crane_ray.config import Config, Flag
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -47,6 +48,12 @@ class EncoderConfig(Config):
     """Arithmetic of the encoder; auto takes bf16 where the hardware has it, else fp32."""
     batch_size: Annotated[int | None, Flag("--batch-size")] = Field(None, ge=1, le=65536)
     """Patches a batch; 256 on a GPU and 32 on CPUs where not given."""
+
+    @field_validator("weights")
+    @classmethod
+    def _absolute_file(cls, value: str) -> str:
+        """Files by their absolute path: they are read by a task with another working folder."""
+        return storage.absolute(value) if "/" in value or "." in value else value
 
 
 class EncoderInfo(Config):

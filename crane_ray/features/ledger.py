@@ -4,22 +4,18 @@ The driver alone writes both. The index follows from the ledger; a driver that d
 two loses nothing, since the next one reads the ledger first.
 """
 
-import io
 import secrets
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from crane_ray import storage
-from crane_ray.errors import StoreError
-from crane_ray.slides.workspace import to_parquet
+from crane_ray.tables import iter_rows, only, read_arrow, write_arrow, write_table
 
 COMPACT_ABOVE = 64
 """Ledger files beyond which a new run merges them into one."""
@@ -58,7 +54,7 @@ class Receipt:
     @classmethod
     def from_mapping(cls, row: Mapping[str, Any]) -> "Receipt":
         """A receipt from a record with its fields."""
-        return cls(**{field.name: row[field.name] for field in fields(cls)})
+        return cls(**only(row, (field.name for field in fields(cls))))
 
 
 RECEIPT_SCHEMA = pa.schema(
@@ -97,10 +93,9 @@ class Ledger:
 
     def append(self, receipts: Iterable[Receipt]) -> None:
         """Adds receipts in one new file; nothing to add writes nothing."""
-        records = [asdict(receipt) for receipt in receipts]
-        if records:
-            data = to_parquet(records, RECEIPT_SCHEMA)
-            storage.put_bytes(self._new_file(), data, durable=True)
+        new = list(receipts)
+        if new:
+            write_table(self._new_file(), new, RECEIPT_SCHEMA)
 
     def slides(self) -> Iterator[tuple[str, dict[int, Receipt]]]:
         """Each slide with the last receipt of each of its shards, a slide at a time.
@@ -128,7 +123,8 @@ class Ledger:
         order = pc.sort_indices(ids, [("slide_id", "ascending"), ("order", "ascending")])
         for start in range(0, len(table), SORTED_AT_ONCE):
             part = table.take(order.slice(start, SORTED_AT_ONCE)).combine_chunks()
-            yield from _receipts(part)
+            for row in iter_rows(part, shared=REPEATED):
+                yield Receipt(**row)
 
     def compact(self) -> None:
         """Merges many files into one that sorts before all later ones; loses no receipt."""
@@ -137,18 +133,13 @@ class Ledger:
             return
         last = files[-1].rsplit("/", 1)[-1].removesuffix(".parquet")
         merged = pa.concat_tables(self._table(file) for file in files)
-        sink = io.BytesIO()
-        pq.write_table(merged, sink)
-        target = storage.join(self.folder, f"{last}-merged.parquet")
-        storage.put_bytes(target, sink.getvalue(), durable=True)
+        write_arrow(storage.join(self.folder, f"{last}-merged.parquet"), merged)
         for file in files:
             storage.remove_tree(file)
 
     def _table(self, file: str) -> pa.Table:
-        try:
-            return pq.read_table(io.BytesIO(storage.read_bytes(file)), schema=RECEIPT_SCHEMA)
-        except (pa.ArrowInvalid, pa.ArrowIOError) as error:
-            raise StoreError(f"{file}: not a readable ledger file: {error}") from error
+        hint = "take it out of the ledger; its shards are extracted again"
+        return read_arrow(file, what="ledger file", hint=hint, schema=RECEIPT_SCHEMA)
 
     def _new_file(self) -> str:
         """A name after all that are there, also where clocks of two drivers disagree."""
@@ -158,15 +149,6 @@ class Ledger:
         self._last_ns = max(time.time_ns(), self._last_ns + 1)
         stamp = f"{self._last_ns:020d}-{secrets.token_hex(3)}"
         return storage.join(self.folder, f"{stamp}.parquet")
-
-
-def _receipts(table: pa.Table) -> Iterator[Receipt]:
-    columns = [
-        map(sys.intern, column.to_pylist()) if name in REPEATED else column.to_pylist()
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    ]
-    for values in zip(*columns, strict=True):
-        yield Receipt(*values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,24 +200,18 @@ class Index:
         """
         if not storage.exists(self.path):
             return {}
-        try:
-            table = pq.read_table(io.BytesIO(storage.read_bytes(self.path)))
-        except (pa.ArrowInvalid, pa.ArrowIOError) as error:
-            raise StoreError(
-                f"{self.path}: not a readable index: {error}; move it away and run crane-ray "
-                "extract again: it is rebuilt from the ledger, nothing is extracted twice"
-            ) from error
-        batches = table.to_batches(max_chunksize=1_000)
-        rows = (index_row(record) for batch in batches for record in batch.to_pylist())
+        hint = (
+            "move it away and run crane-ray extract again: it is rebuilt from the ledger, nothing "
+            "is extracted twice"
+        )
+        table = read_arrow(self.path, what="index", hint=hint)
+        rows = (index_row(row) for row in iter_rows(table))
         return {row.slide_id: row for row in rows}
 
     def write(self, rows: Iterable[IndexRow]) -> None:
         """Replaces the index, sorted by slide_id, in one piece."""
         ordered = sorted(rows, key=lambda row: row.slide_id)
-        columns = {name: [getattr(row, name) for row in ordered] for name in INDEX_SCHEMA.names}
-        sink = io.BytesIO()
-        pq.write_table(pa.table(columns, schema=INDEX_SCHEMA), sink)
-        storage.put_bytes(self.path, sink.getvalue(), durable=True)
+        write_table(self.path, ordered, INDEX_SCHEMA)
 
 
 def commit(case_id: str, dim: int, mpp: float | None, receipts: Mapping[int, Receipt]) -> IndexRow:

@@ -8,12 +8,12 @@ import pyarrow as pa
 import ray
 
 from crane_ray.errors import CraneError, EncoderError
-from crane_ray.features.encoder import Precision
 from crane_ray.features.extraction import Shard, ShardExtractor
 from crane_ray.features.ledger import RECEIPT_SCHEMA, Receipt
 from crane_ray.features.store import FeatureStore
 from crane_ray.features.weights import Weights
 from crane_ray.plugins import load_plugin
+from crane_ray.runtime.encoders import ENCODERS
 from crane_ray.runtime.live import Teller
 
 log = logging.getLogger(__name__)
@@ -89,12 +89,5 @@ def load_encoder(store: FeatureStore, weights: Weights, *, threads: int, on_gpu:
             "old); fix the node's image, or set actors.gpus=0 to encode on CPUs"
         )
     info = store.recipe.encoder
-    plugin = load_plugin("crane_ray.features.encoders", info.name)
+    plugin = load_plugin(ENCODERS, info.name)
     return TorchEncoder(info, load_network(plugin, weights), "cuda" if on_gpu else "cpu")
-
-
-def hardware_precision(*, on_gpu: bool) -> Precision:
-    """The best precision of the node that this runs on."""
-    from crane_ray.features.torch_encoder import default_precision
-
-    return default_precision(on_gpu=on_gpu)

@@ -3,20 +3,18 @@
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
-import ray
-
 from crane_ray import storage
 from crane_ray.errors import ConfigError, CraneError, StoreError
 from crane_ray.features.commits import Books
 from crane_ray.features.encoder import EncoderConfig, EncoderInfo, Precision
 from crane_ray.features.ledger import Receipt
-from crane_ray.features.recipe import Recipe
+from crane_ray.features.recipe import FeatureType, Recipe
 from crane_ray.features.store import FeatureStore
-from crane_ray.features.weights import Weights, fetch_weights
 from crane_ray.manifest import LeftOut
-from crane_ray.plugins import load_plugin
-from crane_ray.runtime.actors import ExtractionActor, hardware_precision
+from crane_ray.plugins import require_plugin
+from crane_ray.runtime.actors import ExtractionActor
 from crane_ray.runtime.cluster import Resources, connected
+from crane_ray.runtime.encoders import ENCODERS, PreparedEncoder, best_precision, prepare_encoder
 from crane_ray.runtime.jobs import ActorConfig, ExtractJob
 from crane_ray.runtime.live import LiveCount
 from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
@@ -25,7 +23,6 @@ from crane_ray.slides.patch_files import read_patches
 from crane_ray.slides.patches import PatchSpec
 from crane_ray.slides.workspace import SlideRow, Workspace
 
-ENCODERS = "crane_ray.features.encoders"
 CPUS_PER_ACTOR = 4
 """Of an actor that encodes on CPUs; convolutions gain little from more threads."""
 DEFAULT_BATCH = {True: 256, False: 32}
@@ -63,33 +60,37 @@ def run_extraction(config: ExtractJob, reporter: Reporter | None = None) -> Summ
         CraneError: nothing could be started, or the store cannot be written any more.
     """
     workspace, reporter = Workspace(config.work), reporter or Silent()
+    require_plugin(ENCODERS, config.encoder.name)
     rows = patched_slides(workspace)
     spec = common_spec(workspace, rows)
-    with recorded("extract", config, workspace.manifests) as record:
-        plugin = load_plugin(ENCODERS, config.encoder.name)
-        weights = fetch_weights(config.encoder, plugin.CARD)
-        if weights.data is None:
-            reporter.note(f"the encoder has {weights.label} weights: good for trials alone")
-        with connected(config.cluster) as resources:
-            pool = plan_pool(config.actors, resources)
-            recipe = make_recipe(config, spec, weights, pool)
-            store = FeatureStore.open_or_create(config.store_root, recipe, layout=config.layout)
-            storage.put_bytes(storage.join(store.root, "config.yaml"), config.to_yaml().encode())
-            store.ledger.compact()
-            books = Books(store, workspace, rows, replace_stale=config.replace_stale)
-            record.summarise = lambda: summarise(books, rows, store, pool)
-            plan = RunPlan(record.manifest.run_id, config.encoder.batch_size, reporter)
-            _begin(reporter, recipe, books)
-            try:
-                extract_missing(books, store, pool, weights, plan)
-            finally:
-                reporter.end()
-                books.flush()
+    with (
+        recorded("extract", config, workspace.manifests) as record,
+        connected(config.cluster) as resources,
+    ):
+        pool = plan_pool(config.actors, resources)
+        encoder = prepare_encoder(config.encoder)
+        if encoder.is_random:
+            reporter.note(f"the encoder has {encoder.label} weights: good for trials alone")
+        recipe = make_recipe(config, spec, encoder, pool)
+        store = FeatureStore.open_or_create(config.store_root, recipe, layout=config.layout)
+        storage.put_bytes(storage.join(store.root, "config.yaml"), config.to_yaml().encode())
+        store.ledger.compact()
+        books = Books(store, workspace, rows, replace_stale=config.replace_stale)
+        record.summarise = lambda: summarise(books, rows, store, pool)
+        plan = RunPlan(record.manifest.run_id, config.encoder.batch_size, reporter)
+        _begin(reporter, recipe, books)
+        try:
+            extract_missing(books, store, pool, encoder, plan)
+        finally:
+            reporter.end()
+            books.flush()
     assert record.summary is not None
     return record.summary
 
 
 def _begin(reporter: Reporter, recipe: Recipe, books: Books) -> None:
+    if not books.todo:
+        return
     title = f"extracting ({recipe.encoder.name}, {recipe.encoder.precision})"
     patches = sum(work.row.num_patches or 0 for work in books.todo.values())
     there = sum(receipt.rows for work in books.todo.values() for receipt in work.receipts.values())
@@ -164,29 +165,31 @@ def plan_pool(config: ActorConfig, resources: Resources) -> Pool:
     return Pool(count, cpus, gpus, memory)
 
 
-def make_recipe(config: ExtractJob, spec: PatchSpec, weights: Weights, pool: Pool) -> Recipe:
+def make_recipe(
+    config: ExtractJob, spec: PatchSpec, encoder: PreparedEncoder, pool: Pool
+) -> Recipe:
     """What is asked for, with ``auto`` and defaults resolved.
 
     An existing store settles what the config leaves open, so that a rerun on other hardware
     goes on with the precision that the store was begun with.
     """
     settled = _existing_recipe(config.store_root)
-    info = encoder_info(
-        config.encoder, spec, weights, _precision(config.encoder, settled, on_gpu=pool.gpus > 0)
-    )
+    precision = config.encoder.precision
+    if precision == "auto" and settled is not None:
+        precision = settled.encoder.precision
+    elif precision == "auto":
+        precision = best_precision(on_gpu=pool.gpus > 0)
+    info = encoder_info(config.encoder, spec, encoder, precision)
     dtype = config.dtype or (settled.dtype if settled else None)
-    return Recipe(
-        patch=spec,
-        encoder=info,
-        dtype=dtype or ("float32" if info.precision == "fp32" else "float16"),
-    )
+    usual: FeatureType = "float32" if precision == "fp32" else "float16"
+    return Recipe(patch=spec, encoder=info, dtype=dtype or usual)
 
 
 def encoder_info(
-    config: EncoderConfig, spec: PatchSpec, weights: Weights, precision: Precision
+    config: EncoderConfig, spec: PatchSpec, encoder: PreparedEncoder, precision: Precision
 ) -> EncoderInfo:
     """The exact encoder behind a config."""
-    card = load_plugin(ENCODERS, config.name).CARD
+    card = encoder.card
     size = spec.size_px if config.input_size == "patch" else config.input_size
     return EncoderInfo(
         name=config.name,
@@ -195,8 +198,8 @@ def encoder_info(
         mean=card.mean,
         std=card.std,
         precision=precision,
-        weights=weights.label,
-        weights_sha256=weights.sha256,
+        weights=encoder.label,
+        weights_sha256=encoder.sha256,
     )
 
 
@@ -206,18 +209,8 @@ def _existing_recipe(root: str) -> Recipe | None:
     return FeatureStore.open(root).recipe
 
 
-def _precision(config: EncoderConfig, settled: Recipe | None, *, on_gpu: bool) -> Precision:
-    if config.precision != "auto":
-        return config.precision
-    if settled is not None:
-        return settled.encoder.precision
-    remote = ray.remote(num_cpus=0 if on_gpu else 1, num_gpus=0.01 if on_gpu else 0)
-    found: Precision = ray.get(remote(hardware_precision).remote(on_gpu=on_gpu))
-    return found
-
-
 def extract_missing(
-    books: Books, store: FeatureStore, pool: Pool, weights: Weights, plan: RunPlan
+    books: Books, store: FeatureStore, pool: Pool, encoder: PreparedEncoder, plan: RunPlan
 ) -> None:
     """Sends every missing shard through the actors and books what comes back.
 
@@ -231,7 +224,7 @@ def extract_missing(
     with LiveCount(plan.reporter) as live:
         kwargs = {
             "root": store.root,
-            "weights": ray.put(weights),
+            "weights": encoder.weights,
             "threads": pool.cpus,
             "on_gpu": pool.gpus > 0,
             "batch_size": plan.batch_size or DEFAULT_BATCH[pool.gpus > 0],

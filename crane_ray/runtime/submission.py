@@ -19,6 +19,8 @@ from crane_ray.version import __version__
 
 NODE_REPORT_TRIES = 5
 """The dashboard learns of its nodes some seconds after a cluster starts."""
+AGENT_TRIES, NO_AGENT = 60, "No available agent"
+"""A cluster that has just started refuses jobs for some seconds."""
 WORKER_COMMAND = "--python_worker_command="
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
@@ -52,19 +54,19 @@ def submit_job(
         runtime_env = _runtime_env(config, folder)
         python = config.python or cluster_python(client)
         entrypoint = f"{shlex.quote(python)} -m crane_ray {verb} --config config.yaml"
-        try:
-            job_id = client.submit_job(
-                entrypoint=entrypoint,
-                submission_id=config.job_id,
-                runtime_env=runtime_env,
-                metadata={
-                    "crane_ray_verb": verb,
-                    "crane_ray_version": __version__,
-                    "crane_ray_config": job.fingerprint(),
-                },
-            )
-        except RuntimeError as error:
-            raise ClusterError(_refusal(config, error)) from error
+        metadata = {
+            "crane_ray_verb": verb,
+            "crane_ray_version": __version__,
+            "crane_ray_config": job.fingerprint(),
+        }
+        job_id = _submit(
+            client,
+            config,
+            entrypoint=entrypoint,
+            submission_id=config.job_id,
+            runtime_env=runtime_env,
+            metadata=metadata,
+        )
     echo(f"submitted {job_id}: {entrypoint}")
     if not config.follow:
         echo(
@@ -73,6 +75,20 @@ def submit_job(
         )
         return 0
     return _follow(client, config.address, job_id, echo)
+
+
+def _submit(client: JobSubmissionClient, config: SubmissionConfig, **job: Any) -> str:
+    for _ in range(AGENT_TRIES):
+        try:
+            return str(client.submit_job(**job))
+        except RuntimeError as error:
+            if NO_AGENT not in str(error):
+                raise ClusterError(_refusal(config, error)) from error
+            time.sleep(1)
+    raise ClusterError(
+        f"--address {config.address}: the cluster has had no agent to run jobs for {AGENT_TRIES} "
+        "s; look at its head node"
+    )
 
 
 def cluster_python(client: JobSubmissionClient) -> str:

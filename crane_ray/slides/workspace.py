@@ -1,15 +1,13 @@
 """The workspace of a cohort: where each result lies, and the table of its slides."""
 
-import io
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from crane_ray import storage
-from crane_ray.errors import StoreError
+from crane_ray.tables import iter_rows, only, read_arrow, write_table
 
 Status = Literal["ok", "no_tissue", "failed"]
 
@@ -37,7 +35,10 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+SHARED = frozenset({"vendor", "status", "reader", "spec_fingerprint"})
+
+
+@dataclass(frozen=True, slots=True)
 class SlideRow:
     """One row of slides.parquet: a slide, what it is, and what patching made of it."""
 
@@ -68,7 +69,7 @@ class SlideRow:
     @classmethod
     def from_mapping(cls, row: Mapping[str, Any]) -> "SlideRow":
         """A row from a table's record; columns that it does not know are left out."""
-        return cls(**{field.name: row.get(field.name) for field in fields(cls)})  # type: ignore[arg-type]
+        return cls(**only(row, (field.name for field in fields(cls))))
 
 
 @dataclass(frozen=True)
@@ -125,24 +126,12 @@ class Workspace:
         """
         if not storage.exists(self.slides_table):
             return {}
-        try:
-            table = pq.read_table(io.BytesIO(storage.read_bytes(self.slides_table)))
-        except (pa.ArrowInvalid, pa.ArrowIOError) as error:
-            raise StoreError(
-                f"{self.slides_table}: not a readable table: {error}; move it away and run "
-                "crane-ray patch again (patch files that are there are found again)"
-            ) from error
-        rows = (SlideRow.from_mapping(record) for record in table.to_pylist())
+        hint = "move it away and run crane-ray patch again"
+        table = read_arrow(self.slides_table, what="table of slides", hint=hint)
+        rows = (SlideRow.from_mapping(row) for row in iter_rows(table, shared=SHARED))
         return {row.slide_id: row for row in rows}
 
     def write_slides(self, rows: Iterable[SlideRow]) -> None:
         """Replaces the table, sorted by slide_id, in one piece."""
-        records = [asdict(row) for row in sorted(rows, key=lambda row: row.slide_id)]
-        storage.put_bytes(self.slides_table, to_parquet(records, SCHEMA), durable=True)
-
-
-def to_parquet(records: list[dict[str, Any]], schema: pa.Schema) -> bytes:
-    """Records as the bytes of a Parquet file with a fixed schema."""
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(records, schema=schema), sink)
-    return sink.getvalue()
+        ordered = sorted(rows, key=lambda row: row.slide_id)
+        write_table(self.slides_table, ordered, SCHEMA)

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,19 @@ def test_a_rerun_has_nothing_to_do_and_another_recipe_is_refused(
         run_extraction(job(work, store=str(root), **{"encoder.input_size": 64}))
     assert "encoder.input_size_px: 32 in the store, 64 asked for" in str(refusal.value)
     assert tree_digest(root / "slides") == before
+
+
+def test_the_driver_never_loads_torch(work: Path, undisturbed: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(undisturbed, tmp_path / "store"))
+    code = (
+        "import sys; from crane_ray.cli.main import call; status = call(sys.argv[1:]); "
+        "sys.exit(status or int('torch' in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *_extract(work, root)],
+        text=True, capture_output=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_slide_that_cannot_be_decoded_fails_alone_and_succeeds_once_mended(

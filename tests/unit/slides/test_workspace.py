@@ -76,7 +76,9 @@ def test_a_table_cut_short_is_refused_with_a_way_out(tmp_path: Path, keep_fracti
     workspace = Workspace(str(tmp_path))
     workspace.write_slides([SlideRow("a", "/a.svs", "ok")])
     faults.truncate_file(tmp_path / "slides.parquet", keep_fraction)
-    with pytest.raises(StoreError, match=r"slides\.parquet: not a readable table: .*move it away"):
+    with pytest.raises(
+        StoreError, match=r"slides\.parquet: not a readable table of slides: .*move it away"
+    ):
         workspace.read_slides()
 
 
