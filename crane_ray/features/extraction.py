@@ -7,12 +7,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from crane_ray.errors import CraneError, EncoderError, SlideError, StoreError
 from crane_ray.features.encoder import PatchEncoder
 from crane_ray.features.ledger import Receipt
 from crane_ray.features.store import Array, FeatureStore, SlideHeader, checksum_of
-from crane_ray.slides.batches import PatchBatch, read_batches
+from crane_ray.slides.batches import read_batches
 from crane_ray.slides.opening import open_slide
 from crane_ray.slides.patch_files import read_patches
 from crane_ray.slides.patches import PatchGrid
@@ -147,7 +147,7 @@ class ShardExtractor:
         )
         # An error's traceback would keep the generator, and with it the decoding threads,
         # alive while the slide is closed under them: the process crashes.
-        with closing(cast(Generator[PatchBatch, None, None], batches)) as batches:
+        with closing(batches):
             for batch in batches:
                 waited += time.perf_counter() - since
                 encoded = self._encoder.encode(batch.pixels)

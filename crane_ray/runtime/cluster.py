@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +42,10 @@ def connected(config: ClusterConfig) -> Iterator[Resources]:
             yield _resources()
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
+    on_terminate = signal.getsignal(signal.SIGTERM)
     _start(address, config)
+    if callable(on_terminate) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray put its own in place
     try:
         with _data_context():
             yield _resources()

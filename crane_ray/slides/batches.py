@@ -1,7 +1,7 @@
 """Patches of a grid as uint8 batches, decoded by threads a bounded number of batches ahead."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
@@ -51,7 +51,7 @@ def read_batches(
     *,
     pool: Executor,
     ahead: int = 2,
-) -> Iterator[PatchBatch]:
+) -> Generator[PatchBatch, None, None]:
     """Batches over a run of rows, in order, while the next ones are being decoded.
 
     Args:
@@ -60,7 +60,8 @@ def read_batches(
         rows: consecutive rows of the grid.
         batch_size: patches a batch; the last one may be smaller.
         pool: threads that decode.
-        ahead: batches decoded beyond the one in hand; at most ``ahead + 1`` are in memory.
+        ahead: batches decoded beyond the one in hand. At most ``ahead + 2`` are in memory: the
+            caller still holds one while the next is begun.
 
     Raises:
         SlideError: a patch cannot be decoded.

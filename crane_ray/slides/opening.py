@@ -7,6 +7,9 @@ from crane_ray.errors import SlideError
 from crane_ray.slides.readers import image, openslide
 from crane_ray.slides.slide import Slide, SlideReader
 
+MANY_FILES = frozenset({".mrxs", ".vms", ".vmu", ".dcm"})
+"""Formats whose slides are several files: without the others OpenSlide does not know them."""
+
 
 def open_slide(slide: Slide) -> SlideReader:
     """An open reader of a slide: OpenSlide where it knows the format, else a plain image.
@@ -33,7 +36,9 @@ def open_slide(slide: Slide) -> SlideReader:
         reason = error.strerror or str(error)
         raise SlideError(f"slide {slide.slide_id}: {slide.uri}: {reason}") from error
     size = path.stat().st_size
+    companions = " with its companion files beside it" if path.suffix.lower() in MANY_FILES else ""
     raise SlideError(
         f"slide {slide.slide_id}: not a slide that can be read ({path.name}, {size:,} bytes): "
         "neither OpenSlide nor the image reader knows its content; check that the file came whole"
+        f"{companions}"
     )

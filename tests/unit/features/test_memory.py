@@ -1,4 +1,4 @@
-"""The driver's books over a large cohort: seconds, and memory for it, in a process of their own."""
+"""The driver's books over a large cohort: the memory they take, in a process of their own."""
 
 import json
 import subprocess
@@ -22,14 +22,12 @@ ROOT = Path(__file__).parents[3]
 NUM_SLIDES, SHARDS = 100_000, 2
 MAX_PEAK_MB = 500
 """Beyond the imports, at the peak; 330 MB measured, half of it the table of slides."""
-MAX_SECONDS = 30
-"""Generous, for shared machines; an idle core takes about five."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_hundred_thousand_slides(tmp_path: Path) -> None:
     make_store(tmp_path / "store")
-    slide_ids = [f"TCGA-A{number:06d}-01Z-00-DX1" for number in range(NUM_SLIDES)]
+    slide_ids = slide_names(NUM_SLIDES)
     write_ledger(tmp_path / "store" / "ledger" / "00000000000000000001-a.parquet", slide_ids)
     write_slides(tmp_path / "slides.parquet", slide_ids)
     command = [sys.executable, "-m", "tests.unit.features.test_memory", str(tmp_path)]
@@ -39,25 +37,28 @@ def test_a_hundred_thousand_slides(tmp_path: Path) -> None:
     print(found)
     assert found["skipped"] == NUM_SLIDES
     assert found["peak_mb"] < MAX_PEAK_MB, found
-    assert found["seconds"] < MAX_SECONDS, found
     assert len(FeatureStore.open(str(tmp_path / "store")).slide_ids()) == NUM_SLIDES
 
 
-def write_ledger(path: Path, slide_ids: list[str]) -> None:
-    """The receipts of all first shards, then of all second ones."""
-    count = len(slide_ids) * SHARDS
+def slide_names(count: int) -> list[str]:
+    return [f"TCGA-A{number:06d}-01Z-00-DX1" for number in range(count)]
+
+
+def write_ledger(path: Path, slide_ids: list[str], shards: int = SHARDS) -> None:
+    """The receipts of all first shards, then of all second ones, and so on."""
+    count = len(slide_ids) * shards
     number = np.arange(count)
     columns = {
-        "slide_id": slide_ids * SHARDS,
+        "slide_id": slide_ids * shards,
         "shard": (number // len(slide_ids)).astype(np.int32),
         "checksum": [f"{n:064x}" for n in range(count)],
-        "coords_checksum": [f"{n:016x}" for n in range(len(slide_ids))] * SHARDS,
+        "coords_checksum": [f"{n:016x}" for n in range(len(slide_ids))] * shards,
         "host": [f"node-{n % 64}:1" for n in range(count)],
         "written": [f"2025-01-01T00:00:00.{n % 1000:03d}+00:00" for n in range(count)],
     }
     same = {
         "status": "ok",
-        "num_patches": SHARDS * SHARD_ROWS,
+        "num_patches": shards * SHARD_ROWS,
         "rows": SHARD_ROWS,
         "error": "",
         "reader": "openslide",
@@ -66,7 +67,7 @@ def write_ledger(path: Path, slide_ids: list[str]) -> None:
     write_table(path, RECEIPT_SCHEMA, columns, same)
 
 
-def write_slides(path: Path, slide_ids: list[str]) -> None:
+def write_slides(path: Path, slide_ids: list[str], shards: int = SHARDS) -> None:
     columns = {
         "slide_id": slide_ids,
         "uri": [f"/slides/{slide_id}.svs" for slide_id in slide_ids],
@@ -75,7 +76,7 @@ def write_slides(path: Path, slide_ids: list[str]) -> None:
     same = {
         "case_id": "case",
         "status": "ok",
-        "num_patches": SHARDS * SHARD_ROWS,
+        "num_patches": shards * SHARD_ROWS,
         "spec_fingerprint": SPEC.fingerprint(),
     }
     write_table(path, SCHEMA, columns, same)

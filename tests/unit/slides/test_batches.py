@@ -142,7 +142,7 @@ def test_decoding_runs_only_so_far_ahead(
         next(batches)
         pool.submit(lambda: None).result()  # the pool has done all that it was given
         assert counting.begun == 4 * (ahead + 1)
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()
 
 
 def test_nothing_decodes_any_more_once_the_batches_are_given_up(
@@ -153,7 +153,7 @@ def test_nothing_decodes_any_more_once_the_batches_are_given_up(
     with ThreadPoolExecutor(2) as pool:
         batches = read_batches(counting, grid, range(60), 4, pool=pool, ahead=9)
         next(batches)
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()
         assert counting.running == 0
         begun = counting.begun
         pool.submit(lambda: None).result()

@@ -96,3 +96,9 @@ def test_slides_of_others_that_are_broken_are_refused() -> None:
         pytest.skip(f"no broken slides of others at {folder}")
     for path in sorted(folder.iterdir()):
         assert path.name in refusal(path)
+
+
+def test_a_slide_whose_companion_files_are_missing_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.mrxs").write_bytes(b"\xff\xd8\xff\xe0 a thumbnail, its folder left behind")
+    with pytest.raises(SlideError, match="came whole with its companion files"):
+        open_slide(Slide("a", str(tmp_path / "a.mrxs")))
