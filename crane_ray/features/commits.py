@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from crane_ray import storage
 from crane_ray.features.extraction import Shard
-from crane_ray.features.ledger import IndexRow, Receipt, commit
+from crane_ray.features.ledger import IndexRow, Receipt, WrittenShards
 from crane_ray.features.store import FeatureStore
 from crane_ray.slides.workspace import SlideRow, Workspace
 
@@ -21,12 +21,12 @@ INDEX_SHARE = 20
 """The index is rewritten whole: at most one part in so many of the time goes into it."""
 
 
-@dataclass
+@dataclass(slots=True)
 class SlideWork:
     """A slide that is not whole yet: which of its shards are there."""
 
     row: SlideRow
-    receipts: dict[int, Receipt] = field(default_factory=dict)
+    written: WrittenShards = field(default_factory=WrittenShards)
     attempts: dict[int, int] = field(default_factory=dict)
     """Failed attempts at shards that are not there, in earlier runs."""
 
@@ -69,7 +69,7 @@ class Books:
             assert row.num_patches is not None
             assert row.coords_checksum is not None
             for shard in range(self._store.num_shards(row.num_patches)):
-                if shard not in work.receipts:
+                if shard not in work.written:
                     yield Shard(
                         slide_id=slide_id,
                         uri=row.uri,
@@ -80,6 +80,11 @@ class Books:
                         attempt=work.attempts.get(shard, 0) + 1,
                     )
 
+    def num_missing_patches(self) -> int:
+        """Patches of the shards to extract."""
+        shards = self.missing_shards()
+        return sum(len(self._store.shard_rows(shard.num_patches, shard.shard)) for shard in shards)
+
     def take(self, receipt: Receipt) -> bool:
         """Books a receipt; True where it made its slide whole or failed."""
         self._pending.append(receipt)
@@ -87,7 +92,7 @@ class Books:
         work = self.todo.get(receipt.slide_id)
         ended = False
         if work is not None and receipt.status == "ok":
-            work.receipts[receipt.shard] = receipt
+            work.written.add(receipt)
             ended = self._commit_if_whole(work)
             if ended:
                 self.done.add(receipt.slide_id)
@@ -147,7 +152,7 @@ class Books:
     def _resume(
         self, work: SlideWork, receipts: dict[int, Receipt], written: dict[int, Receipt]
     ) -> None:
-        work.receipts = written
+        work.written = WrittenShards(written.values())
         work.attempts = {n: r.attempt for n, r in receipts.items() if r.status == "error"}
         if self._commit_if_whole(work):
             self.skipped.add(work.row.slide_id)
@@ -163,14 +168,16 @@ class Books:
         if len(written) == self._store.num_shards(num_patches):
             row = self._rows.get(slide_id) or known
             case_id, mpp = (row.case_id, row.mpp) if row else ("", None)
-            self._index[slide_id] = commit(case_id, self._dim, mpp, written)
+            shards = WrittenShards(written.values())
+            self._index[slide_id] = shards.commit(slide_id, case_id, self._dim, mpp)
 
     def _commit_if_whole(self, work: SlideWork) -> bool:
         row = work.row
         assert row.num_patches is not None
-        if len(work.receipts) < self._store.num_shards(row.num_patches):
+        if len(work.written) < self._store.num_shards(row.num_patches):
             return False
-        self._index[row.slide_id] = commit(row.case_id, self._dim, row.mpp, work.receipts)
+        committed = work.written.commit(row.slide_id, row.case_id, self._dim, row.mpp)
+        self._index[row.slide_id] = committed
         self._index_changed = True
         self.todo.pop(row.slide_id, None)
         return True

@@ -214,22 +214,50 @@ class Index:
         write_table(self.path, ordered, INDEX_SCHEMA)
 
 
-def commit(case_id: str, dim: int, mpp: float | None, receipts: Mapping[int, Receipt]) -> IndexRow:
-    """The index row of a slide all of whose shards have an ok receipt."""
-    ordered = [receipts[shard] for shard in sorted(receipts)]
-    first = ordered[0]
-    return IndexRow(
-        slide_id=first.slide_id,
-        case_id=case_id,
-        num_patches=first.num_patches,
-        dim=dim,
-        mpp=mpp,
-        coords_checksum=first.coords_checksum,
-        checksums=tuple(receipt.checksum for receipt in ordered),
-        seconds=round(sum(receipt.seconds for receipt in ordered), 3),
-        hosts=tuple(sorted({receipt.host for receipt in ordered})),
-        committed=max(receipt.written for receipt in ordered),
-    )
+class WrittenShards:
+    """What the index needs of a slide's written shards: about 100 bytes for each, not a receipt."""
+
+    __slots__ = ("_checksums", "_hosts", "_num_patches", "_seconds", "_written", "coords_checksum")
+
+    def __init__(self, receipts: Iterable[Receipt] = ()) -> None:
+        self._checksums: dict[int, bytes] = {}
+        self._hosts: set[str] = set()
+        self._num_patches = 0
+        self._seconds = 0.0
+        self._written = ""
+        self.coords_checksum = ""
+        for receipt in receipts:
+            self.add(receipt)
+
+    def add(self, receipt: Receipt) -> None:
+        """Takes in a shard's ok receipt; the last one of a shard counts."""
+        self._checksums[receipt.shard] = bytes.fromhex(receipt.checksum)
+        self._hosts.add(receipt.host)
+        self._num_patches = receipt.num_patches
+        self._seconds += receipt.seconds
+        self._written = max(self._written, receipt.written)
+        self.coords_checksum = receipt.coords_checksum
+
+    def __len__(self) -> int:
+        return len(self._checksums)
+
+    def __contains__(self, shard: int) -> bool:
+        return shard in self._checksums
+
+    def commit(self, slide_id: str, case_id: str, dim: int, mpp: float | None) -> IndexRow:
+        """The index row of a slide all of whose shards are here."""
+        return IndexRow(
+            slide_id=slide_id,
+            case_id=case_id,
+            num_patches=self._num_patches,
+            dim=dim,
+            mpp=mpp,
+            coords_checksum=self.coords_checksum,
+            checksums=tuple(self._checksums[shard].hex() for shard in sorted(self._checksums)),
+            seconds=round(self._seconds, 3),
+            hosts=tuple(sorted(self._hosts)),
+            committed=self._written,
+        )
 
 
 def index_row(record: dict[str, Any]) -> IndexRow:

@@ -92,9 +92,7 @@ def _begin(reporter: Reporter, recipe: Recipe, books: Books) -> None:
     if not books.todo:
         return
     title = f"extracting ({recipe.encoder.name}, {recipe.encoder.precision})"
-    patches = sum(work.row.num_patches or 0 for work in books.todo.values())
-    there = sum(receipt.rows for work in books.todo.values() for receipt in work.receipts.values())
-    reporter.begin(title, slides=len(books.todo), patches=patches - there)
+    reporter.begin(title, slides=len(books.todo), patches=books.num_missing_patches())
 
 
 def patched_slides(workspace: Workspace) -> dict[str, SlideRow]:

@@ -14,7 +14,7 @@ from crane_ray.features.ledger import (
     IndexRow,
     Ledger,
     Receipt,
-    commit,
+    WrittenShards,
 )
 
 
@@ -174,6 +174,6 @@ def test_a_commit_follows_from_its_receipts() -> None:
         0: receipt("a", 0, seconds=0.5, host="y", written="3"),
         2: receipt("a", 2, seconds=0.1, host="x", written="1"),
     }
-    assert commit("case", 4, 0.5, receipts) == IndexRow(
+    assert WrittenShards(receipts.values()).commit("a", "case", 4, 0.5) == IndexRow(
         "a", "case", 9, 4, 0.5, "ca", ("a0", "a1", "a2"), 1.6, ("x", "y"), "3"
     )
