@@ -31,6 +31,11 @@ class FlaggedField:
         return tuple(option for option in options if option is not types.NoneType)
 
     @property
+    def is_about_running(self) -> bool:
+        """True for where and how a job runs, which comes last in the help."""
+        return self.path.startswith(("cluster.", "actors.")) or self.path == "max_failures"
+
+    @property
     def is_switch(self) -> bool:
         """True for yes-or-no fields: ``--name`` and ``--no-name``."""
         return self.types == (bool,)
@@ -78,6 +83,7 @@ def config_options(
     The command gets them in ``options``; `load_job` makes the config of them.
     """
     fields = [field for field in flagged_fields(model) if field.flag.name not in leave_out]
+    fields.sort(key=lambda field: (not field.field.is_required(), field.is_about_running))
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for field in reversed(fields):

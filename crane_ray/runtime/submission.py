@@ -19,7 +19,7 @@ from crane_ray.version import __version__
 
 NODE_REPORT_TRIES = 5
 """The dashboard learns of its nodes some seconds after a cluster starts."""
-AGENT_TRIES, NO_AGENT = 60, "No available agent"
+AGENT_WAIT_S, NO_AGENT = 60, "No available agent"
 """A cluster that has just started refuses jobs for some seconds."""
 WORKER_COMMAND = "--python_worker_command="
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
@@ -78,17 +78,20 @@ def submit_job(
 
 
 def _submit(client: JobSubmissionClient, config: SubmissionConfig, **job: Any) -> str:
-    for _ in range(AGENT_TRIES):
+    deadline = time.monotonic() + AGENT_WAIT_S
+    while True:
         try:
             return str(client.submit_job(**job))
         except RuntimeError as error:
             if NO_AGENT not in str(error):
                 raise ClusterError(_refusal(config, error)) from error
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"--address {config.address}: the cluster has had no agent to run jobs for "
+                    f"{AGENT_WAIT_S} s; look at dashboard_agent.log on its head node (its port, "
+                    "52365, may be taken)"
+                ) from error
             time.sleep(1)
-    raise ClusterError(
-        f"--address {config.address}: the cluster has had no agent to run jobs for {AGENT_TRIES} "
-        "s; look at its head node"
-    )
 
 
 def cluster_python(client: JobSubmissionClient) -> str:

@@ -30,7 +30,12 @@ def command(*words: str, **environment: str) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> tuple[int, str]:
     """Exit status and output of a command."""
-    output, _ = process.communicate(timeout=timeout_s)
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        output += f"\nkilled by the test after {timeout_s} s"
     return process.returncode, output
 
 

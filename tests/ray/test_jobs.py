@@ -20,25 +20,27 @@ from tests.ray.helpers import PLUGINS, ROOT, SLOW, command, finish, wait_for
 pytestmark = pytest.mark.ray
 
 
-def free_port() -> int:
-    """A port below the range that Ray's workers take theirs from."""
-    for port in range(6400, 9900, 7):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    raise AssertionError("no free port")
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; the kernel's are above those that Ray's workers take."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 @pytest.fixture(scope="module")
 def dashboard(isolated_home: Path) -> Iterator[str]:
     """The dashboard of a head whose PATH does not lead to the environment Ray runs in."""
-    port, gcs = free_port(), 0
+    port, gcs, agent = free_ports(3)
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as temporary:
-        gcs = port + 1
         head = subprocess.Popen(
             [
                 sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
                 "--port", str(gcs), "--dashboard-port", str(port), "--num-cpus", "2",
+                "--dashboard-agent-listen-port", str(agent),
                 "--object-store-memory", "100000000", "--temp-dir", temporary,
             ],
             env={**os.environ, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(PLUGINS)},
