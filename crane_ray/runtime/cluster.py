@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -14,22 +13,14 @@ from ray.data import DataContext
 
 from crane_ray.errors import ClusterError
 from crane_ray.runtime.jobs import ClusterConfig
+from crane_ray.runtime.pools import Node
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What a cluster has, all nodes together."""
-
-    cpus: int
-    gpus: int
-    nodes: int
-
-
 @contextmanager
-def connected(config: ClusterConfig) -> Iterator[Resources]:
-    """A Ray that jobs can run on, configured for long tasks over few, small rows.
+def connected(config: ClusterConfig) -> Iterator[tuple[Node, ...]]:
+    """The nodes of a Ray that jobs can run on, set up for long tasks over few, small rows.
 
     An address, or RAY_ADDRESS in the environment (as in a submitted job), names a cluster that
     goes on afterwards; without either an embedded Ray starts here and is stopped at the end.
@@ -39,7 +30,7 @@ def connected(config: ClusterConfig) -> Iterator[Resources]:
     """
     if ray.is_initialized():  # a test or a notebook that holds a Ray of its own
         with _data_context():
-            yield _resources()
+            yield _nodes()
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
     on_terminate = signal.getsignal(signal.SIGTERM)
@@ -48,7 +39,7 @@ def connected(config: ClusterConfig) -> Iterator[Resources]:
         signal.signal(signal.SIGTERM, on_terminate)  # Ray put its own in place
     try:
         with _data_context():
-            yield _resources()
+            yield _nodes()
     finally:
         ray.shutdown()
 
@@ -111,10 +102,9 @@ def _check_address(address: str) -> None:
         )
 
 
-def _resources() -> Resources:
-    total = ray.cluster_resources()
-    nodes = sum(1 for node in ray.nodes() if node["Alive"])
-    return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), nodes)
+def _nodes() -> tuple[Node, ...]:
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return tuple(Node(found.get("CPU", 0), found.get("GPU", 0)) for found in alive)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 
 from crane_ray import storage
-from crane_ray.errors import ConfigError, CraneError, StoreError
+from crane_ray.errors import CraneError, StoreError
 from crane_ray.features.commits import Books
 from crane_ray.features.encoder import EncoderConfig, EncoderInfo, Precision
 from crane_ray.features.ledger import Receipt
@@ -13,34 +13,23 @@ from crane_ray.features.store import FeatureStore
 from crane_ray.manifest import LeftOut
 from crane_ray.plugins import require_plugin
 from crane_ray.runtime.actors import ExtractionActor
-from crane_ray.runtime.cluster import Resources, connected
+from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.encoders import ENCODERS, PreparedEncoder, best_precision, prepare_encoder
-from crane_ray.runtime.jobs import ActorConfig, ExtractJob
+from crane_ray.runtime.jobs import ExtractJob
 from crane_ray.runtime.live import LiveCount
+from crane_ray.runtime.pools import Pool, plan_pool
 from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
 from crane_ray.runtime.streams import stream_actors
 from crane_ray.slides.patch_files import read_patches
 from crane_ray.slides.patches import PatchSpec
 from crane_ray.slides.workspace import SlideRow, Workspace
 
-CPUS_PER_ACTOR = 4
-"""Of an actor that encodes on CPUs; convolutions gain little from more threads."""
 DEFAULT_BATCH = {True: 256, False: 32}
 """Patches a batch, on a GPU or not."""
 DEAD_WORKER = (
     "the actor died each time it was tried: a crash in the decoding library, or out of memory; "
     "check the file, and a smaller --batch-size"
 )
-
-
-@dataclass(frozen=True)
-class Pool:
-    """How many encoder actors, and what each of them gets."""
-
-    count: int
-    cpus: int
-    gpus: float
-    memory: int | None
 
 
 @dataclass(frozen=True)
@@ -65,9 +54,9 @@ def run_extraction(config: ExtractJob, reporter: Reporter | None = None) -> Summ
     spec = common_spec(workspace, rows)
     with (
         recorded("extract", config, workspace.manifests) as record,
-        connected(config.cluster) as resources,
+        connected(config.cluster) as nodes,
     ):
-        pool = plan_pool(config.actors, resources)
+        pool = plan_pool(config.actors, nodes)
         encoder = prepare_encoder(config.encoder)
         if encoder.is_random:
             reporter.note(f"the encoder has {encoder.label} weights: good for trials alone")
@@ -138,29 +127,6 @@ def _is_latest(spec: PatchSpec, path: str) -> bool:
     from crane_ray.runtime.jobs import PatchJob
 
     return storage.exists(path) and PatchJob.load(path).patch == spec
-
-
-def plan_pool(config: ActorConfig, resources: Resources) -> Pool:
-    """Encoder actors for a cluster: one a GPU, or as many as its CPUs carry.
-
-    Raises:
-        ConfigError: an actor asks for more than the cluster has.
-    """
-    gpus = config.gpus if config.gpus is not None else float(min(1, resources.gpus))
-    if gpus > resources.gpus or (config.cpus or 1) > resources.cpus:
-        raise ConfigError(
-            f"actors: {gpus:g} GPUs and {config.cpus or 1} CPUs asked for an actor, the cluster "
-            f"has {resources.gpus} GPUs and {resources.cpus} CPUs in all; lower actors.gpus or "
-            "actors.cpus, or use a cluster that has them (--address)"
-        )
-    if gpus:
-        count = config.count or int(resources.gpus / gpus)
-        cpus = config.cpus or max(1, resources.cpus // count)
-    else:
-        cpus = config.cpus or max(1, min(CPUS_PER_ACTOR, resources.cpus // (config.count or 1)))
-        count = config.count or max(1, resources.cpus // cpus)
-    memory = int(config.memory_gb * 2**30) if config.memory_gb else None
-    return Pool(count, cpus, gpus, memory)
 
 
 def make_recipe(
