@@ -43,8 +43,8 @@ def plan_pool(config: ActorConfig, nodes: tuple[Node, ...]) -> Pool:
     if not carriers and config.count is None:
         raise ConfigError(
             f"actors: {gpus:g} GPUs and {config.cpus or 1} CPUs asked for an actor, and no node "
-            f"has them (nodes: {_words(nodes)}); lower actors.gpus or actors.cpus, use another cluster "
-            "(--address), or give actors.count where an autoscaler will add nodes"
+            f"has them (nodes: {_words(nodes)}); lower actors.gpus or actors.cpus, use another "
+            "cluster (--address), or give actors.count where an autoscaler will add nodes"
         )
     cpus = config.cpus or _cpus_each(carriers, gpus, config.count)
     fitting = sum(_fits(node, cpus, gpus) for node in carriers)
