@@ -126,7 +126,7 @@ class Books:
                 self.todo[slide_id] = SlideWork(row)
         stale: list[Receipt] = []
         known = self._store.index.read()
-        for slide_id, receipts in self._store.ledger.slides():
+        for slide_id, receipts in self._store.ledger.slides(brief=True):
             written = {shard: r for shard, r in receipts.items() if r.status == "ok"}
             work = self.todo.get(slide_id)
             if work is None:

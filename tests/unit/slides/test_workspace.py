@@ -82,7 +82,7 @@ def test_a_table_cut_short_is_refused_with_a_way_out(tmp_path: Path, keep_fracti
         workspace.read_slides()
 
 
-@pytest.mark.parametrize("root", ["/work", "/work/", "s3://bucket/work", "s3://bucket/work/"])
+@pytest.mark.parametrize("root", ["/data/a", "/data/a/", "s3://bucket/a", "s3://bucket/a/"])
 def test_every_result_has_its_place(root: str) -> None:
     workspace, base = Workspace(root), root.rstrip("/")
     assert workspace.slides_table == f"{base}/slides.parquet"
