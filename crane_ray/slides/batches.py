@@ -72,21 +72,28 @@ def read_batches(
         while starts or waiting:
             while starts and len(waiting) <= ahead:
                 start = starts.popleft()
-                waiting.append(
-                    _submit(reader, grid, start, min(start + batch_size, rows.stop), pool)
-                )
-            batch, futures = waiting.popleft()
+                stop = min(start + batch_size, rows.stop)
+                waiting.append(_submit(reader, grid, start, stop, pool))
+            batch, futures = waiting[0]
             for future in futures:
                 future.result()
+            waiting.popleft()
             yield batch
     finally:
-        for _, futures in waiting:
-            for future in futures:
-                future.cancel()
-        for _, futures in waiting:
-            for future in futures:
-                if not future.cancelled():
-                    future.exception()  # the reader must not be closed under a running decode
+        _give_up([future for _, futures in waiting for future in futures])
+
+
+def _give_up(futures: list[Future[None]]) -> None:
+    """Cancels what has not begun and waits for what has.
+
+    The caller closes the reader next, and closing a slide under a thread that decodes it takes
+    the process down. After an error that includes the rest of the batch it happened in.
+    """
+    for future in futures:
+        future.cancel()
+    for future in futures:
+        if not future.cancelled():
+            future.exception()
 
 
 def _submit(

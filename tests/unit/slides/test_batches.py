@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -173,3 +174,34 @@ def test_a_patch_that_cannot_be_decoded_is_an_error_after_the_batches_before_it(
         assert [next(batches).start, next(batches).start] == [0, 1]
         with pytest.raises(SlideError, match=r"slide\.tif: tiles at level 0 near \(512, 0\)"):
             next(batches)
+
+
+def test_an_error_in_a_batch_waits_for_the_rest_of_that_batch(
+    reader: SlideReader, painted_tissue: TissueContours
+) -> None:
+    """The caller closes the slide next; a decode still running then takes the process down."""
+    grid = grid_of(reader, painted_tissue, PatchSpec(level=0, size_px=32))
+
+    class FirstBreaks(Counting):
+        def read_region(
+            self, xy: tuple[int, int], level: int, size: tuple[int, int]
+        ) -> npt.NDArray[np.uint8]:
+            if xy == tuple(grid.xy[0].tolist()):
+                raise SlideError("a broken tile")
+            with self._lock:
+                self.running += 1
+            try:
+                time.sleep(0.05)
+                return super().read_region(xy, level, size)
+            finally:
+                with self._lock:
+                    self.running -= 1
+
+    breaking = FirstBreaks(reader)
+    with ThreadPoolExecutor(4) as pool:
+        with pytest.raises(SlideError, match="a broken tile"):
+            next(read_batches(breaking, grid, range(16), 8, pool=pool, ahead=0))
+        assert breaking.running == 0
+        begun = breaking.begun
+        pool.submit(lambda: None).result()
+        assert breaking.begun == begun
