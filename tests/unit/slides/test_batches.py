@@ -3,6 +3,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import cv2
 import numpy as np
@@ -125,7 +126,7 @@ class Counting:
 
     def close(self) -> None: ...
 
-    def __enter__(self) -> "Counting":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None: ...
