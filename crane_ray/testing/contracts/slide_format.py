@@ -67,10 +67,14 @@ class _Case:
         return self.format.path(str(self.folder / name), self.header.slide_id)
 
     def write(self, path: str, shards: Sequence[int]) -> Files:
-        for start in (shard * SHARD_ROWS for shard in shards):
-            rows = slice(start, start + SHARD_ROWS)
-            self.format.write(path, self.header, start, self.features[rows], self.xy[rows])
+        for shard in shards:
+            self.write_shard(path, shard)
         return _files(path)
+
+    def write_shard(self, path: str, shard: int) -> None:
+        start = shard * SHARD_ROWS
+        rows = slice(start, start + SHARD_ROWS)
+        self.format.write(path, self.header, start, self.features[rows], self.xy[rows])
 
     def read_whole(self, path: str, what: str) -> None:
         self.require_rows(*self.format.read(path, 0, self.num_patches), 0, what)
@@ -118,7 +122,7 @@ class _Case:
         def write(shard: int) -> None:
             barrier.wait()
             try:
-                self.write(path, [shard])
+                self.write_shard(path, shard)  # others' files come and go: none is read yet
             except Exception as error:
                 errors.append(error)
 
