@@ -21,9 +21,11 @@ class Flag:
     ``--set path.to.field=N``; the help text is the field's own docstring.
     """
 
-    def __init__(self, name: str, *, metavar: str | None = None) -> None:
+    def __init__(self, name: str, *, metavar: str | None = None, repeated: bool = False) -> None:
         self.name = name
         self.metavar = metavar
+        self.repeated = repeated
+        """True where the option may be given several times, for a field that is a tuple."""
 
 
 class Config(BaseModel):

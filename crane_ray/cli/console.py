@@ -28,6 +28,7 @@ class Pace:
         self.slides = self.patches = self.failures = 0
         self.of_slides, self.of_patches = slides, patches
         self.begun = time.monotonic()
+        self.limit = ""
 
     def advance(self, slides: int, patches: int, failures: int) -> None:
         """Adds to the counts."""
@@ -57,6 +58,8 @@ class Pace:
             parts.append(f"{self.failures} failed")
         if left is not None:
             parts.append(f"{_clock(left)} left")
+        if self.limit:
+            parts.append(self.limit)
         return ", ".join(parts)
 
 
@@ -93,6 +96,11 @@ class BarReporter:
     def note(self, text: str) -> None:
         """See `Reporter`."""
         console.print(f"[yellow]{escape(text)}[/]")
+
+    def limit(self, words: str) -> None:
+        """See `Reporter`."""
+        self._pace.limit = words
+        self._draw()
 
     def end(self) -> None:
         """See `Reporter`."""
@@ -137,6 +145,10 @@ class LineReporter:
         """See `Reporter`."""
         console.print(escape(text))
 
+    def limit(self, words: str) -> None:
+        """See `Reporter`."""
+        self._pace.limit = words
+
     def end(self) -> None:
         """See `Reporter`."""
         if self._title:
@@ -167,6 +179,8 @@ def print_summary(summary: Summary) -> None:
         table.add_row(name, f"{number:,}")
     table.add_row("time", _clock(summary.seconds))
     console.print(table)
+    if summary.verdict:
+        console.print(escape(summary.verdict))
     _print_reasons(summary)
     console.print(f"results: {escape(summary.where)}")
     if summary.manifest:

@@ -63,7 +63,7 @@ def command(**options: Any) -> int:
         ]
     for summary in summaries:
         print_summary(summary)
-    store = extraction.store_root
+    (store,) = extraction.store_roots
     console.print(
         f"\ndemo done in {time.perf_counter() - begun:.0f} s\n"
         f"  slides      {cohort_folder}/slides\n"

@@ -33,7 +33,8 @@ class FlaggedField:
     @property
     def is_about_running(self) -> bool:
         """True for where and how a job runs, which comes last in the help."""
-        return self.path.startswith(("cluster.", "actors.")) or self.path == "max_failures"
+        about = ("cluster.", "actors.", "staging.", "max_failures")
+        return self.path.startswith(about)
 
     @property
     def is_switch(self) -> bool:
@@ -108,12 +109,18 @@ def load_job(model: type[Job], options: dict[str, Any]) -> Job:
     """
     by_name = {_parameter(field): field for field in flagged_fields(model)}
     overrides = [
-        (by_name[name].path, by_name[name].parse(value) if isinstance(value, str) else value)
+        (by_name[name].path, _parsed(by_name[name], value))
         for name, value in options.items()
-        if name in by_name and value is not None
+        if name in by_name and value not in (None, ())
     ]
     overrides += [parse_setting(text) for text in options.get("settings", ())]
     return model.load(options.get("config_file"), overrides)
+
+
+def _parsed(field: FlaggedField, value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return field.parse(value) if isinstance(value, str) else value
 
 
 def _parameter(field: FlaggedField) -> str:
@@ -133,6 +140,8 @@ def _option(field: FlaggedField) -> Callable[[Callable[..., Any]], Callable[...,
             f"{text.rstrip('.')}. [default: {str(default).lower() if default is True else default}]"
         )
     names = [field.flag.name, _parameter(field)]
+    if field.flag.repeated:
+        return click.option(*names, metavar=field.metavar(), multiple=True, help=text)
     if field.is_switch:
         positive = field.flag.name
         return click.option(f"{positive}/--no-{positive[2:]}", names[1], default=None, help=text)

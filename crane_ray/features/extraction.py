@@ -1,39 +1,39 @@
-"""Features of one shard, start to end: read patches, encode, write rows, hand back a receipt.
+"""What one shard goes through on its way from a slide into the stores, and what is said of it.
 
-Plain Python without Ray: an actor holds one `ShardExtractor` and feeds it shards.
+Plain data and its end points; `crane_ray.features.pipeline` moves shards through.
 """
 
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from crane_ray import storage
 from crane_ray.errors import CraneError, EncoderError, SlideError, StoreError
-from crane_ray.features.encoder import PatchEncoder
+from crane_ray.features.clock import Shares
+from crane_ray.features.encoder import EncoderInfo, Features, PatchEncoder
 from crane_ray.features.ledger import Receipt
 from crane_ray.features.store import Array, FeatureStore, SlideHeader, checksum_of
-from crane_ray.slides.batches import read_batches
-from crane_ray.slides.opening import open_slide
+from crane_ray.slides.batches import Rows, reading_order
+from crane_ray.slides.handles import OpenedSlide, OpenSlides
 from crane_ray.slides.patch_files import read_patches
 from crane_ray.slides.patches import PatchGrid
 from crane_ray.slides.planning import failure_reason
-from crane_ray.slides.slide import Slide, SlideReader
+from crane_ray.slides.slide import Slide
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One piece of work: a run of a slide's patches, aligned to the store's chunks."""
+    """One piece of work: a run of a slide's patches, aligned to the stores' chunks."""
 
     slide_id: str
     uri: str
@@ -43,156 +43,188 @@ class Shard:
     coords_checksum: str
     shard: int
     attempt: int = 1
+    outputs: tuple[int, ...] = (0,)
+    """The stores that miss it, by their place in the run."""
+
+    @property
+    def slide(self) -> Slide:
+        """The slide it belongs to."""
+        return Slide(self.slide_id, self.uri)
 
 
-@dataclass
-class OpenSlide:
-    """The slide an extractor has open; the next shard is mostly of the same one."""
+@dataclass(frozen=True)
+class Output:
+    """A store, and the encoder of its recipe."""
 
-    key: tuple[str, str]
-    reader: SlideReader
-    grid: PatchGrid
+    store: FeatureStore
+    encoder: PatchEncoder
 
 
-class ShardExtractor:
-    """Extracts shards one after the other with one encoder into one store."""
+class ShardWork:
+    """A shard on its way: its slide is open, its features fill up, errors are kept for the end."""
 
-    def __init__(
-        self,
-        store: FeatureStore,
-        encoder: PatchEncoder,
-        *,
-        batch_size: int,
-        decode_threads: int,
-        run_id: str = "",
-        on_patches: Callable[[int], None] = lambda patches: None,
-    ) -> None:
-        self._store = store
-        self._encoder = encoder
-        self._batch_size = batch_size
-        self._run_id = run_id
-        self._on_patches = on_patches
-        self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        self._open: OpenSlide | None = None
+    def __init__(self, shard: Shard, *, batch_size: int = 0, run_id: str = "") -> None:
+        self.shard = shard
+        self.submitted = time.perf_counter()
+        self.receipts: Future[list[Receipt]] = Future()
+        self.wanted = shard.outputs
+        self.error: Exception | None = None
+        """What ended all of it."""
+        self.errors: dict[int, Exception] = {}
+        """What ended it for one store."""
+        self.shares = Shares()
+        self.order: Rows = np.empty(0, dtype=np.int64)
+        """The shard's rows as they are read."""
+        self._batch_size, self._run_id = batch_size, run_id
+        self._begun = self.submitted
+        self._slides: OpenSlides | None = None
+        self._opened: OpenedSlide | None = None
+        self._grid: PatchGrid | None = None
+        self._reader_name = ""
+        self._features: dict[int, Array] = {}
 
-    def extract(self, shard: Shard) -> Receipt:
-        """The receipt of a shard: its rows are written whole, or the reason why not.
+    @property
+    def opened(self) -> OpenedSlide:
+        """The open slide."""
+        assert self._opened is not None
+        return self._opened
 
-        Never raises for what a slide, the store or the encoder does; ``fatal`` marks errors that
-        every other shard would meet too.
+    @property
+    def grid(self) -> PatchGrid:
+        """The slide's patches."""
+        assert self._grid is not None
+        return self._grid
+
+    def open(self, slides: OpenSlides, outputs: Sequence[Output], grids: "Grids") -> None:
+        """Opens the slide and makes room for the features.
+
+        Raises:
+            StoreError: the patches changed since the plan.
+            SlideError: the slide cannot be opened.
         """
-        begun = time.perf_counter()
+        self._begun = time.perf_counter()
+        self._grid = grids.read(self.shard)
+        self._opened = slides.use(self.shard.slide)
+        self._slides, self._reader_name = slides, self._opened.reader.name
+        for place in self.wanted:
+            store = outputs[place].store
+            rows = store.shard_rows(self.shard.num_patches, self.shard.shard)
+            shape = (len(rows), store.recipe.encoder.dim)
+            self._features[place] = np.empty(shape, dtype=store.recipe.dtype)
+        self.rows = rows
+        self.order = reading_order(self.grid, rows)
+
+    def put(self, place: int, rows: Rows, features: Features) -> None:
+        """Takes features (n, D) of some rows for one store; those of padding come last and go."""
+        with np.errstate(over="ignore"):  # told apart at the end, with the slide's name
+            self._features[place][rows - self.rows.start] = features[: len(rows)]
+
+    def fail(self, error: Exception, place: int | None = None) -> None:
+        """Keeps the first error, of one store or of all."""
+        if not isinstance(error, CraneError):
+            log.error("slide %s, shard %d", self.shard.slide_id, self.shard.shard, exc_info=error)
+        if place is None:
+            self.error = self.error or error
+        else:
+            self.errors.setdefault(place, error)
+
+    def close(self) -> None:
+        """Lets the slide go; nothing of it is being decoded any more."""
+        if self._slides is not None and self._opened is not None:
+            self._slides.release(self._opened)
+            self._slides = self._opened = None
+
+    def write(self, place: int, output: Output) -> Receipt:
+        """Writes the features for one store, or says why not."""
         receipt = Receipt(
-            shard.slide_id,
-            shard.shard,
+            self.shard.slide_id,
+            self.shard.shard,
             "error",
-            num_patches=shard.num_patches,
-            coords_checksum=shard.coords_checksum,
-            attempt=shard.attempt,
+            num_patches=self.shard.num_patches,
+            coords_checksum=self.shard.coords_checksum,
+            attempt=self.shard.attempt,
             batch_size=self._batch_size,
+            reader=self._reader_name,
             host=f"{socket.gethostname()}:{os.getpid()}",
             run_id=self._run_id,
         )
         try:
-            receipt = self._extract(shard, receipt)
+            error = self.error or self.errors.get(place)
+            if error is not None:
+                raise error
+            receipt = self._write(place, output, receipt)
         except Exception as error:
-            self._close_slide()
             if not isinstance(error, CraneError):
-                log.exception("slide %s, shard %d", shard.slide_id, shard.shard)
+                log.debug("slide %s", self.shard.slide_id, exc_info=error)
             receipt = replace(
                 receipt,
-                error=failure_reason(shard.slide_id, error),
+                error=failure_reason(self.shard.slide_id, error),
                 fatal=storage.is_fatal(error) or isinstance(error, EncoderError),
             )
+        shares = self.shares if place == self.wanted[0] else Shares()
         return replace(
             receipt,
-            seconds=round(time.perf_counter() - begun, 3),
+            **shares.rounded(),
+            seconds=round(time.perf_counter() - self._begun, 3),
             written=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
 
-    def close(self) -> None:
-        """Ends the decoding threads and closes the slide."""
-        self._close_slide()
-        self._pool.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def _extract(self, shard: Shard, receipt: Receipt) -> Receipt:
-        current = self._slide(shard)
-        rows = self._store.shard_rows(shard.num_patches, shard.shard)
-        features, waited = self._encode(current, rows)
-        xy = current.grid.xy[rows.start : rows.stop].astype(np.int32)
-        path = self._store.slide_path(shard.slide_id)
-        self._store.format.write(path, self._header(current.grid), rows.start, features, xy)
+    def _write(self, place: int, output: Output, receipt: Receipt) -> Receipt:
+        store, info = output.store, output.encoder.info
+        features = self._features[place]
+        _require_finite(features, info)
+        xy = self.grid.xy[self.rows.start : self.rows.stop].astype(np.int32)
+        header = SlideHeader(
+            slide_id=self.grid.slide_id,
+            num_patches=len(self.grid),
+            dim=info.dim,
+            dtype=store.recipe.dtype,
+            chunk_rows=store.header.chunk_rows,
+            facts=slide_facts(
+                self.grid, self.shard.coords_checksum, store.header.recipe_fingerprint
+            ),
+        )
+        path = store.slide_path(self.shard.slide_id)
+        store.format.write(path, header, self.rows.start, features, xy)
         return replace(
-            receipt,
-            status="ok",
-            rows=len(rows),
-            checksum=checksum_of(features, xy),
-            decode_wait_s=round(waited, 3),
-            reader=current.reader.name,
+            receipt, status="ok", rows=len(self.rows), checksum=checksum_of(features, xy)
         )
 
-    def _encode(self, current: OpenSlide, rows: range) -> tuple[Array, float]:
-        """Features of rows in the store's dtype, and the seconds spent waiting for pixels."""
-        info = self._encoder.info
-        features = np.empty((len(rows), info.dim), dtype=self._store.recipe.dtype)
-        waited, since = 0.0, time.perf_counter()
-        batches = read_batches(
-            current.reader, current.grid, rows, self._batch_size, pool=self._pool
-        )
-        # An error's traceback would keep the generator, and with it the decoding threads,
-        # alive while the slide is closed under them: the process crashes.
-        with closing(batches):
-            for batch in batches:
-                waited += time.perf_counter() - since
-                encoded = self._encoder.encode(batch.pixels)
-                start = batch.start - rows.start
-                with np.errstate(over="ignore"):  # told apart below, with the slide's name
-                    features[start : start + len(batch)] = encoded
-                self._on_patches(len(batch))
-                since = time.perf_counter()
-        if not np.isfinite(features).all():
-            raise SlideError(
-                f"features are not finite in {features.dtype} ({info.name}, {info.precision}); "
-                "use --dtype float32 or --precision fp32"
-            )
-        return features, waited
 
-    def _slide(self, shard: Shard) -> OpenSlide:
-        key = (shard.slide_id, shard.coords_checksum)
-        if self._open is None or self._open.key != key:
-            self._close_slide()
+class Grids:
+    """Reads patch files; the last one is kept for the next shard of its slide."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, str] | None = None
+        self._grid: PatchGrid | None = None
+
+    def read(self, shard: Shard) -> PatchGrid:
+        """The patches of a shard's slide.
+
+        Raises:
+            StoreError: they are not those that were planned.
+        """
+        key = (shard.patches, shard.coords_checksum)
+        if self._grid is None or self._key != key:
             grid = read_patches(shard.patches, shard.slide_id)
             if len(grid) != shard.num_patches or grid.checksum() != shard.coords_checksum:
                 raise StoreError(
                     f"patches {shard.patches} changed since the run began ({len(grid)} patches, "
                     f"{shard.num_patches} planned); run the same command again"
                 )
-            self._open = OpenSlide(key, open_slide(Slide(shard.slide_id, shard.uri)), grid)
-        return self._open
+            self._key, self._grid = key, grid
+        return self._grid
 
-    def _close_slide(self) -> None:
-        if self._open is not None:
-            self._open.reader.close()
-            self._open = None
 
-    def _header(self, grid: PatchGrid) -> SlideHeader:
-        return SlideHeader(
-            slide_id=grid.slide_id,
-            num_patches=len(grid),
-            dim=self._encoder.info.dim,
-            dtype=self._store.recipe.dtype,
-            chunk_rows=self._store.header.chunk_rows,
-            facts=slide_facts(grid, self._store.header.recipe_fingerprint),
+def _require_finite(features: Array, info: EncoderInfo) -> None:
+    if not np.isfinite(features).all():
+        raise SlideError(
+            f"features are not finite in {features.dtype} ({info.name}, {info.precision}); "
+            "use --dtype float32 or --precision fp32"
         )
 
 
-def slide_facts(grid: PatchGrid, recipe_fingerprint: str) -> dict[str, Any]:
+def slide_facts(grid: PatchGrid, coords_checksum: str, recipe_fingerprint: str) -> dict[str, Any]:
     """Attributes of a slide's arrays: how its patches lie; the same whoever writes them."""
     return {
         "slide_id": grid.slide_id,
@@ -204,6 +236,6 @@ def slide_facts(grid: PatchGrid, recipe_fingerprint: str) -> dict[str, Any]:
         "step_xy_level0_px": list(grid.geometry.step_xy),
         "mpp": grid.mpp,
         "target_mpp": grid.spec.mpp,
-        "coords_checksum": grid.checksum(),
+        "coords_checksum": coords_checksum,
         "recipe_fingerprint": recipe_fingerprint,
     }

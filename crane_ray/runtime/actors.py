@@ -1,48 +1,82 @@
-"""The encoder actor: one `ShardExtractor` in a Ray process of its own."""
+"""The encoder actor: one `ExtractionPipeline` in a Ray process of its own."""
 
 import logging
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import pyarrow as pa
 import ray
 
 from crane_ray.errors import CraneError, EncoderError
-from crane_ray.features.extraction import Shard, ShardExtractor
+from crane_ray.features.cards import ENCODERS
+from crane_ray.features.encoder import EncoderPlugin, PatchEncoder
+from crane_ray.features.extraction import Output, Shard
 from crane_ray.features.ledger import RECEIPT_SCHEMA, Receipt
+from crane_ray.features.pipeline import ExtractionPipeline
 from crane_ray.features.store import FeatureStore
 from crane_ray.features.weights import Weights
 from crane_ray.plugins import load_plugin
-from crane_ray.runtime.encoders import ENCODERS
 from crane_ray.runtime.live import Teller
+from crane_ray.slides.handles import OpenSlides
+from crane_ray.slides.staging import StagingConfig
 
 log = logging.getLogger(__name__)
 
+SHARD_SCHEMA = pa.schema(
+    [
+        ("slide_id", pa.string()),
+        ("uri", pa.string()),
+        ("patches", pa.string()),
+        ("num_patches", pa.int64()),
+        ("coords_checksum", pa.string()),
+        ("shard", pa.int32()),
+        ("attempt", pa.int32()),
+        ("outputs", pa.list_(pa.int32())),
+    ]
+)
+"""In the order of the fields of `Shard`."""
+RESULT_SCHEMA = RECEIPT_SCHEMA.append(pa.field("output", pa.int32()))
+"""A receipt, and the store that it belongs to by its place in the run."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A store to write to, and the weights of its encoder."""
+
+    root: str
+    weights: "ray.ObjectRef[Weights]"
+
+
+def shard_table(shards: Sequence[Shard]) -> pa.Table:
+    """A block of work."""
+    return pa.Table.from_pylist([asdict(shard) for shard in shards], SHARD_SCHEMA)
+
 
 class ExtractionActor:
-    """Loads the encoder once, then turns rows of shards into receipts, a row at a time."""
+    """Loads the encoders once, then turns blocks of shards into receipts, several at a time."""
 
     def __init__(
         self,
         *,
-        root: str,
-        weights: "ray.ObjectRef[Weights]",
+        targets: Sequence[Target],
         threads: int,
         on_gpu: bool,
         batch_size: int,
+        reader: str,
+        staging: StagingConfig,
         run_id: str,
         counter: Any,
     ) -> None:
         self._tell = Teller(counter)
         self._broken = ""
         try:
-            store = FeatureStore.open(root)
-            encoder = load_encoder(store, ray.get(weights), threads=threads, on_gpu=on_gpu)
-            self._extractor = ShardExtractor(
-                store,
-                encoder,
+            outputs = [load_output(target, threads, on_gpu=on_gpu) for target in targets]
+            self._pipeline = ExtractionPipeline(
+                outputs,
                 batch_size=batch_size,
                 decode_threads=threads,
+                slides=OpenSlides(reader=reader, stage=staging.open_cache()),
                 run_id=run_id,
                 on_patches=self._tell,
             )
@@ -51,27 +85,40 @@ class ExtractionActor:
             self._broken = str(error)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Receipts of the shards in a block (Ray may send an empty one)."""
-        receipts = [self._extract(Shard(**record)) for record in table.to_pylist()]
-        return pa.Table.from_pylist([asdict(receipt) for receipt in receipts], RECEIPT_SCHEMA)
-
-    def _extract(self, shard: Shard) -> Receipt:
+        """Receipts of the shards in a block (Ray may send an empty one); threads may call it."""
+        shards = [
+            Shard(**{**record, "outputs": tuple(record["outputs"])}) for record in table.to_pylist()
+        ]
         if self._broken:
-            return Receipt(
-                shard.slide_id,
-                shard.shard,
-                "error",
-                shard.num_patches,
-                shard.coords_checksum,
-                error=self._broken,
-                fatal=True,
-            )
-        receipt = self._extractor.extract(shard)
+            rows = [self._refuse(shard) for shard in shards]
+        else:
+            coming = [self._pipeline.submit(shard) for shard in shards]
+            rows = [
+                {**asdict(receipt), "output": place}
+                for shard, future in zip(shards, coming, strict=True)
+                for place, receipt in zip(shard.outputs, future.result(), strict=True)
+            ]
         self._tell.flush()
-        return receipt
+        return pa.Table.from_pylist(rows, RESULT_SCHEMA)
+
+    def _refuse(self, shard: Shard) -> dict[str, Any]:
+        receipt = Receipt(
+            shard.slide_id, shard.shard, "error", shard.num_patches, shard.coords_checksum
+        )
+        refused = replace(receipt, error=self._broken, fatal=True)
+        return {**asdict(refused), "output": shard.outputs[0]}
 
 
-def load_encoder(store: FeatureStore, weights: Weights, *, threads: int, on_gpu: bool) -> Any:
+def load_output(target: Target, threads: int, *, on_gpu: bool) -> Output:
+    """A store and the encoder of its recipe on this process's GPU or on ``threads`` CPUs."""
+    store = FeatureStore.open(target.root)
+    weights = ray.get(target.weights)
+    return Output(store, load_encoder(store, weights, threads=threads, on_gpu=on_gpu))
+
+
+def load_encoder(
+    store: FeatureStore, weights: Weights, *, threads: int, on_gpu: bool
+) -> PatchEncoder:
     """The encoder of a store's recipe on this process's GPU or on ``threads`` CPUs.
 
     Raises:
@@ -89,5 +136,5 @@ def load_encoder(store: FeatureStore, weights: Weights, *, threads: int, on_gpu:
             "old); fix the node's image, or set actors.gpus=0 to encode on CPUs"
         )
     info = store.recipe.encoder
-    plugin = load_plugin(ENCODERS, info.name)
+    plugin = cast(EncoderPlugin, load_plugin(ENCODERS, info.name))
     return TorchEncoder(info, load_network(plugin, weights), "cuda" if on_gpu else "cpu")

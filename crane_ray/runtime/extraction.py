@@ -1,240 +1,199 @@
-"""Patches -> features: shards of slides through encoder actors on Ray Data, into a store."""
+"""Patches -> features: shards of slides through encoder actors on Ray Data, into stores."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 
-from crane_ray import storage
-from crane_ray.errors import CraneError, StoreError
+import pyarrow as pa
+
+from crane_ray.errors import CraneError
+from crane_ray.features.cards import ENCODERS
+from crane_ray.features.clock import Shares
 from crane_ray.features.commits import Books
-from crane_ray.features.encoder import EncoderConfig, EncoderInfo, Precision
+from crane_ray.features.extraction import Shard
+from crane_ray.features.joint import JointBooks
 from crane_ray.features.ledger import Receipt
-from crane_ray.features.recipe import FeatureType, Recipe
-from crane_ray.features.store import FeatureStore
+from crane_ray.features.verdict import judge
 from crane_ray.manifest import LeftOut
 from crane_ray.plugins import require_plugin
-from crane_ray.runtime.actors import ExtractionActor
+from crane_ray.runtime.actors import ExtractionActor, Target, shard_table
 from crane_ray.runtime.cluster import connected
-from crane_ray.runtime.encoders import ENCODERS, PreparedEncoder, best_precision, prepare_encoder
 from crane_ray.runtime.jobs import ExtractJob
+from crane_ray.runtime.lanes import Lane, open_books, open_lanes, patched_slides
 from crane_ray.runtime.live import LiveCount
+from crane_ray.runtime.packing import pack_shards
 from crane_ray.runtime.pools import Pool, plan_pool
 from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
-from crane_ray.runtime.streams import stream_actors
-from crane_ray.slides.patch_files import read_patches
-from crane_ray.slides.patches import PatchSpec
+from crane_ray.runtime.streams import Row, stream_actors
 from crane_ray.slides.workspace import SlideRow, Workspace
 
 DEFAULT_BATCH = {True: 256, False: 32}
 """Patches a batch, on a GPU or not."""
+CALLS = {True: 3, False: 2}
+"""Blocks that an actor has at once: the next ones are read while one is encoded."""
+RETRIES = 1
+"""Times that a block is tried again in the company of others, which die with it."""
 DEAD_WORKER = (
-    "the actor died each time it was tried: a crash in the decoding library, or out of memory; "
-    "check the file, and a smaller --batch-size"
+    "the actor died each time it was tried, alone at last: a crash in the decoding library, or "
+    "out of memory; check the file, and a smaller --batch-size"
 )
 
 
-@dataclass(frozen=True)
-class RunPlan:
-    """What one run adds to a store's recipe."""
+@dataclass
+class Run:
+    """An extraction under way."""
 
+    config: ExtractJob
     run_id: str
-    batch_size: int | None
+    pool: Pool
+    lanes: Sequence[Lane]
+    books: JointBooks
     reporter: Reporter
+    shares: Shares = field(default_factory=Shares)
+    """Where the encoders' time went."""
+    readers: dict[str, str] = field(default_factory=dict)
+    """Which reader read which slide, in this run."""
 
 
 def run_extraction(config: ExtractJob, reporter: Reporter | None = None) -> Summary:
     """Extracts what is missing of a workspace's features.
 
     Raises:
-        RecipeMismatchError: the store was made with another recipe.
-        CraneError: nothing could be started, or the store cannot be written any more.
+        RecipeMismatchError: a store was made with another recipe.
+        CraneError: nothing could be started, or a store cannot be written any more.
     """
     workspace, reporter = Workspace(config.work), reporter or Silent()
-    require_plugin(ENCODERS, config.encoder.name)
+    for encoder in config.encoder_configs:
+        require_plugin(ENCODERS, encoder.name)
     rows = patched_slides(workspace)
-    spec = common_spec(workspace, rows)
     with (
         recorded("extract", config, workspace.manifests) as record,
         connected(config.cluster) as nodes,
     ):
         pool = plan_pool(config.actors, nodes)
-        encoder = prepare_encoder(config.encoder)
-        if encoder.is_random:
-            reporter.note(f"the encoder has {encoder.label} weights: good for trials alone")
-        recipe = make_recipe(config, spec, encoder, pool)
-        store = FeatureStore.open_or_create(config.store_root, recipe, layout=config.layout)
-        storage.put_bytes(storage.join(store.root, "config.yaml"), config.to_yaml().encode())
-        store.ledger.compact()
-        books = Books(store, workspace, rows, replace_stale=config.replace_stale)
-        record.summarise = lambda: summarise(books, rows, store, pool)
-        plan = RunPlan(record.manifest.run_id, config.encoder.batch_size, reporter)
-        _begin(reporter, recipe, books)
+        lanes = open_lanes(config, workspace, rows, pool)
+        for lane in lanes:
+            for warning in lane.warnings():
+                reporter.note(warning)
+        books = open_books(lanes, workspace, rows, replace_stale=config.replace_stale)
+        run = Run(config, record.manifest.run_id, pool, lanes, JointBooks(books, rows), reporter)
+        record.summarise = lambda: summarise(run, rows)
         try:
-            extract_missing(books, store, pool, encoder, plan)
+            extract_missing(run)
         finally:
             reporter.end()
-            books.flush()
+            run.books.flush()
     assert record.summary is not None
     return record.summary
 
 
-def _begin(reporter: Reporter, recipe: Recipe, books: Books) -> None:
-    if not books.todo:
-        return
-    title = f"extracting ({recipe.encoder.name}, {recipe.encoder.precision})"
-    reporter.begin(title, slides=len(books.todo), patches=books.num_missing_patches())
-
-
-def patched_slides(workspace: Workspace) -> dict[str, SlideRow]:
-    """The rows of a workspace's slides.
-
-    Raises:
-        StoreError: nothing was patched there yet.
-    """
-    rows = workspace.read_slides()
-    if not rows:
-        raise StoreError(
-            f"workspace {workspace.root}: no slides.parquet in it; run crane-ray patch --slides "
-            f"WHERE --work {workspace.root} first"
-        )
-    return rows
-
-
-def common_spec(workspace: Workspace, rows: dict[str, SlideRow]) -> PatchSpec:
-    """The patch spec of a workspace's slides: that of its latest patching run.
-
-    Raises:
-        StoreError: no slide has patches.
-    """
-    path = workspace.config("patch")
-    with_patches = [row for row in rows.values() if row.status == "ok" and row.num_patches]
-    if not with_patches:
-        raise StoreError(
-            f"workspace {workspace.root}: none of its {len(rows)} slides has patches; look at its "
-            "slides.parquet for the reasons (after --seg-only, run crane-ray patch without it)"
-        )
-    fingerprints = {row.spec_fingerprint for row in with_patches}
-    for row in with_patches:
-        spec = read_patches(workspace.patches(row.slide_id), row.slide_id).spec
-        if len(fingerprints) == 1 or _is_latest(spec, path):
-            return spec
-    raise StoreError(
-        f"workspace {workspace.root}: its slides were patched with {len(fingerprints)} different "
-        f"patch specs and none is that of {path}; run crane-ray patch over all of them again"
-    )
-
-
-def _is_latest(spec: PatchSpec, path: str) -> bool:
-    from crane_ray.runtime.jobs import PatchJob
-
-    return storage.exists(path) and PatchJob.load(path).patch == spec
-
-
-def make_recipe(
-    config: ExtractJob, spec: PatchSpec, encoder: PreparedEncoder, pool: Pool
-) -> Recipe:
-    """What is asked for, with ``auto`` and defaults resolved.
-
-    An existing store settles what the config leaves open, so that a rerun on other hardware
-    goes on with the precision that the store was begun with.
-    """
-    settled = _existing_recipe(config.store_root)
-    precision = config.encoder.precision
-    if precision == "auto" and settled is not None:
-        precision = settled.encoder.precision
-    elif precision == "auto":
-        precision = best_precision(on_gpu=pool.gpus > 0)
-    info = encoder_info(config.encoder, spec, encoder, precision)
-    dtype = config.dtype or (settled.dtype if settled else None)
-    usual: FeatureType = "float32" if precision == "fp32" else "float16"
-    return Recipe(patch=spec, encoder=info, dtype=dtype or usual)
-
-
-def encoder_info(
-    config: EncoderConfig, spec: PatchSpec, encoder: PreparedEncoder, precision: Precision
-) -> EncoderInfo:
-    """The exact encoder behind a config."""
-    card = encoder.card
-    size = spec.size_px if config.input_size == "patch" else config.input_size
-    return EncoderInfo(
-        name=config.name,
-        dim=card.dim,
-        input_size_px=size or card.input_size_px,
-        mean=card.mean,
-        std=card.std,
-        precision=precision,
-        weights=encoder.label,
-        weights_sha256=encoder.sha256,
-    )
-
-
-def _existing_recipe(root: str) -> Recipe | None:
-    if not storage.exists(storage.join(root, "store.json")):
-        return None
-    return FeatureStore.open(root).recipe
-
-
-def extract_missing(
-    books: Books, store: FeatureStore, pool: Pool, encoder: PreparedEncoder, plan: RunPlan
-) -> None:
+def extract_missing(run: Run) -> None:
     """Sends every missing shard through the actors and books what comes back.
 
+    Blocks that die with their actor are sent again, one slide after the other and alone, so that
+    a slide that kills its reader costs no other slide anything.
+
     Raises:
-        CraneError: no shard would succeed any more: the store cannot be written, or the encoder
+        CraneError: no shard would succeed any more: a store cannot be written, or an encoder
             cannot work here.
     """
-    shards = sum(1 for _ in books.missing_shards())
-    if not shards:
+    todo = run.books.todo()
+    if not todo:
         return
-    with LiveCount(plan.reporter) as live:
-        kwargs = {
-            "root": store.root,
-            "weights": encoder.weights,
-            "threads": pool.cpus,
-            "on_gpu": pool.gpus > 0,
-            "batch_size": plan.batch_size or DEFAULT_BATCH[pool.gpus > 0],
-            "run_id": plan.run_id,
-            "counter": live.counter,
-        }
-        results = stream_actors(
-            (asdict(shard) for shard in books.missing_shards()),
-            ExtractionActor,
-            kwargs=kwargs,
-            count=min(pool.count, shards),
-            num_cpus=pool.cpus,
-            num_gpus=pool.gpus,
-            memory=pool.memory,
-        )
-        with closing(results):  # an error here must end the stream before Ray goes away
-            for result in results:
-                _take(books, Receipt.from_mapping(result), plan.reporter)
-    for slide_id in list(books.todo):
-        books.fail(slide_id, DEAD_WORKER)
-        plan.reporter.advance(slides=1, failures=1)
+    title = f"extracting ({'; '.join(lane.words for lane in run.lanes)})"
+    run.reporter.begin(title, slides=len(todo), patches=run.books.num_missing_patches())
+    with LiveCount(run.reporter) as live:
+        _stream(run, live, _blocks(run), calls=CALLS[run.pool.gpus > 0], retries=RETRIES)
+        if run.books.todo():
+            _stream(run, live, _blocks_by_slide(run), calls=1)
+    for slide_id in run.books.todo():
+        run.books.fail(slide_id, DEAD_WORKER)
+        run.reporter.note(f"{slide_id}: {DEAD_WORKER}")
+        run.reporter.advance(slides=1, failures=1)
 
 
-def _take(books: Books, receipt: Receipt, reporter: Reporter) -> None:
-    ended = books.take(receipt)
+def _blocks(run: Run) -> Iterator[list[Shard]]:
+    return pack_shards(
+        run.books.missing_shards(),
+        num_patches=run.books.num_missing_patches(),
+        shard_rows=run.lanes[0].store.header.shard_rows,
+        num_actors=run.pool.count,
+    )
+
+
+def _blocks_by_slide(run: Run) -> Iterator[list[Shard]]:
+    block: list[Shard] = []
+    for shard in run.books.missing_shards():
+        if block and block[0].slide_id != shard.slide_id:
+            yield block
+            block = []
+        block.append(shard)
+    if block:
+        yield block
+
+
+def _stream(
+    run: Run, live: LiveCount, blocks: Iterator[list[Shard]], *, calls: int, retries: int = 2
+) -> None:
+    kwargs = {
+        "targets": [Target(lane.store.root, lane.encoder.weights) for lane in run.lanes],
+        "threads": run.pool.cpus,
+        "on_gpu": run.pool.gpus > 0,
+        "batch_size": run.config.encoder.batch_size or DEFAULT_BATCH[run.pool.gpus > 0],
+        "reader": run.config.reader,
+        "staging": run.config.staging,
+        "run_id": run.run_id,
+        "counter": live.counter,
+    }
+    tables: Iterator[pa.Table] = (shard_table(block) for block in blocks)
+    results = stream_actors(
+        tables, ExtractionActor, kwargs=kwargs, size=run.pool, calls=calls, retries=retries
+    )
+    with closing(results):  # an error here must end the stream before Ray goes away
+        for result in results:
+            _take(run, result)
+
+
+def _take(run: Run, result: Row) -> None:
+    receipt = Receipt.from_mapping(result)
+    ended = run.books.take(receipt, result["output"])
     if receipt.fatal:
         raise CraneError(f"extraction stopped: {receipt.error}")
-    failed = ended and receipt.slide_id in books.failed
-    reporter.advance(slides=int(ended), failures=int(failed))
+    run.shares.add(Shares(**{one.name: getattr(receipt, one.name) for one in fields(Shares)}))
+    if receipt.reader:
+        run.readers[receipt.slide_id] = receipt.reader
+    failed = ended and run.books.failed(receipt.slide_id)
+    run.reporter.advance(slides=int(ended), failures=int(failed))
+    verdict = judge(run.shares)
+    if verdict is not None:
+        run.reporter.limit(verdict.words)
     if failed:
-        reporter.note(f"{receipt.slide_id}: {receipt.error}")
+        run.reporter.note(f"{receipt.slide_id}: {receipt.error}")
 
 
-def summarise(books: Books, rows: dict[str, SlideRow], store: FeatureStore, pool: Pool) -> Summary:
-    """What came of every slide of the workspace."""
-    summary = Summary("extract", store.root)
-    summary.done, summary.skipped = len(books.done), len(books.skipped)
-    summary.patches = books.num_encoded
+def summarise(run: Run, rows: dict[str, SlideRow]) -> Summary:
+    """What came of every slide of the workspace; a slide is done that all stores have."""
+    books = run.books.books
+    summary = Summary("extract", ", ".join(lane.store.root for lane in run.lanes))
+    whole = [one.done | one.skipped for one in books]
+    skipped = set.intersection(*(one.skipped for one in books))
+    summary.skipped = len(skipped)
+    summary.done = len(set.intersection(*whole) - skipped)
+    summary.patches = sum(one.num_encoded for one in books)
     summary.facts = {
-        "recipe": store.recipe.fingerprint(),
-        "encoder": store.recipe.encoder.model_dump(mode="json"),
-        "actors": asdict(pool),
+        "recipes": {lane.store.root: lane.store.recipe.fingerprint() for lane in run.lanes},
+        "encoders": [lane.store.recipe.encoder.model_dump(mode="json") for lane in run.lanes],
+        "actors": asdict(run.pool),
+        "readers": _by_reader(run.readers),
+        "seconds of the encoders": run.shares.rounded(),
     }
+    verdict = judge(run.shares)
+    if verdict is not None:
+        summary.verdict = f"{verdict.words}; {verdict.advice}"
+        summary.facts["limit"] = asdict(verdict)
     for slide_id, row in rows.items():
-        reason = books.failed.get(slide_id)
-        if reason is not None:
+        reason = _reason(books, run.lanes, slide_id)
+        if reason:
             summary.left_out.append(LeftOut(slide_id=slide_id, status="failed", reason=reason))
         elif row.status == "no_tissue":
             summary.no_tissue += 1
@@ -242,3 +201,19 @@ def summarise(books: Books, rows: dict[str, SlideRow], store: FeatureStore, pool
                 LeftOut(slide_id=slide_id, status="no_tissue", reason=row.reason)
             )
     return summary
+
+
+def _reason(books: Sequence[Books], lanes: Sequence[Lane], slide_id: str) -> str:
+    """Why a slide failed; where that differs by encoder, each is named."""
+    reasons = [one.failed.get(slide_id, "") for one in books]
+    if len(set(reasons)) == 1:
+        return reasons[0]
+    names = [lane.store.recipe.encoder.name for lane in lanes]
+    return "; ".join(f"{name}: {why}" for name, why in zip(names, reasons, strict=True) if why)
+
+
+def _by_reader(readers: dict[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for slide_id, reader in readers.items():
+        found.setdefault(reader, []).append(slide_id)
+    return found

@@ -5,14 +5,16 @@ Imports no ray, so that ``crane-ray VERB --help`` answers at once.
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from crane_ray import storage
 from crane_ray.config import Config, Flag
 from crane_ray.features.encoder import EncoderConfig
 from crane_ray.features.recipe import FeatureType
+from crane_ray.plugins import file_name
 from crane_ray.slides.params import TissueParams
 from crane_ray.slides.patches import PatchSpec
+from crane_ray.slides.staging import StagingConfig
 
 
 class ClusterConfig(Config):
@@ -38,6 +40,8 @@ class JobConfig(Config):
     """Slides that may fail before the exit status says so."""
     cluster: ClusterConfig = ClusterConfig()
     """Where the job runs."""
+    staging: StagingConfig = StagingConfig()
+    """How slides of object storage or slow mounts are brought to the nodes."""
 
     @field_validator("work")
     @classmethod
@@ -78,6 +82,9 @@ class PatchJob(JobConfig):
     """Folder of edited {slide_id}.geojson files to use in place of the segmentation."""
     process_list: Annotated[str | None, Flag("--process-list", metavar="CSV")] = None
     """CLAM's process list: only its slides, each with the parameters of its row."""
+    reader: Annotated[str, Flag("--reader")] = "auto"
+    """Reader of slides: auto (tiff where it gives OpenSlide's pixels, else openslide), openslide,
+    tiff, or the dotted path of a module of your own."""
     seg_only: Annotated[bool, Flag("--seg-only")] = False
     """A first look: contours, mask pictures and table, no patches."""
     pictures: Annotated[bool, Flag("--pictures")] = True
@@ -108,11 +115,20 @@ class ExtractJob(JobConfig):
     """Turn the patches of a workspace into features."""
 
     encoder: EncoderConfig = EncoderConfig()
-    """Which encoder."""
+    """The encoder, or what several of them share."""
+    encoders: Annotated[
+        tuple[str | EncoderConfig, ...], Flag("--encoder", metavar="NAME", repeated=True)
+    ] = ()
+    """Encoder: resnet50_trunc (the default), uni_v1, uni2_h, conch_v1, conch_v1_5, virchow2,
+    gigapath, h_optimus_0, phikon_v2, timm:NAME, or the dotted path of a module of your own; given
+    several times, slides are read once for all of them."""
+    reader: Annotated[str, Flag("--reader")] = "auto"
+    """Reader of slides: auto (tiff where it gives OpenSlide's pixels, else openslide), openslide,
+    tiff, or the dotted path of a module of your own."""
     store: Annotated[str | None, Flag("--store", metavar="FOLDER")] = None
     """Folder of the feature store; WORK/features/ENCODER where not given."""
-    layout: str = "zarr"
-    """Layout of the store's arrays: zarr, or the dotted path of a module of your own."""
+    layout: Annotated[str, Flag("--layout")] = "zarr"
+    """Layout of a new store's arrays: zarr, parquet, or the dotted path of a module of your own."""
     dtype: Annotated[FeatureType | None, Flag("--dtype")] = None
     """Type of stored features: float16, or float32 (the default with fp32 precision)."""
     replace_stale: Annotated[bool, Flag("--replace-stale")] = False
@@ -126,10 +142,41 @@ class ExtractJob(JobConfig):
         return None if value is None else storage.absolute(value)
 
     @property
-    def store_root(self) -> str:
-        """Where the store is."""
-        short = self.encoder.name.rsplit(".", 1)[-1]
-        return self.store or storage.join(self.work, "features", short)
+    def encoder_configs(self) -> tuple[EncoderConfig, ...]:
+        """Each encoder of the run: those named, with what they share filled in."""
+        return tuple(
+            self.encoder.model_copy(
+                update={"name": one}
+                if isinstance(one, str)
+                else {key: getattr(one, key) for key in one.model_fields_set}
+            )
+            for one in self.encoders or (self.encoder,)
+        )
+
+    @property
+    def store_roots(self) -> tuple[str, ...]:
+        """Where the store of each encoder is."""
+        folder = storage.join(self.work, "features")
+        names = (storage.join(folder, file_name(one.name)) for one in self.encoder_configs)
+        return (self.store,) if self.store else tuple(names)
+
+    @model_validator(mode="after")
+    def _fits_several(self) -> "ExtractJob":
+        roots = self.store_roots
+        if len(self.encoders) > 1 and self.store:
+            raise ValueError(
+                "store (--store) names one store; the features of several encoders go to "
+                "WORK/features/ENCODER each: leave it out, or run once an encoder"
+            )
+        if len(set(roots)) < len(roots):
+            raise ValueError(f"encoders: two of them share a store: {', '.join(roots)}")
+        shared = self.encoder.weights
+        if len(self.encoders) > 1 and shared not in {None, "random"}:
+            raise ValueError(
+                f"encoder.weights (--weights) {shared!r} cannot fit several encoders; give each "
+                "its own in the config: encoders: [{name: uni_v1, weights: FILE}, ...]"
+            )
+        return self
 
 
 class VerifyJob(Config):

@@ -75,6 +75,8 @@ def plan_settings(config: PatchJob) -> PlanSettings:
         contours=config.contours,
         seg_only=config.seg_only,
         pictures=config.pictures,
+        reader=config.reader,
+        staging=config.staging,
     )
 
 

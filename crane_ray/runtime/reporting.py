@@ -25,6 +25,10 @@ class Reporter(Protocol):
         """Something a person should know while it runs."""
         ...
 
+    def limit(self, words: str) -> None:
+        """What limits the run at present."""
+        ...
+
     def end(self) -> None:
         """The stage is over, well or not."""
         ...
@@ -40,6 +44,9 @@ class Silent:
         """Says nothing."""
 
     def note(self, text: str) -> None:
+        """Says nothing."""
+
+    def limit(self, words: str) -> None:
         """Says nothing."""
 
     def end(self) -> None:
@@ -63,6 +70,8 @@ class Summary:
     left_out: list[LeftOut] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)
     manifest: str = ""
+    verdict: str = ""
+    """What limited the run, and the setting to change."""
 
     @property
     def failures(self) -> list[LeftOut]:

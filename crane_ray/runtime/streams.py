@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import ray
@@ -19,6 +19,30 @@ TASK_RETRIES = 2
 """Times that a row is tried again after its worker died under it (Ray's default is for ever)."""
 
 Row = dict[str, Any]
+
+
+class ActorSize(Protocol):
+    """What a pool of actors needs (`crane_ray.runtime.pools.Pool` has it)."""
+
+    @property
+    def count(self) -> int:
+        """Actors."""
+        ...
+
+    @property
+    def cpus(self) -> float:
+        """CPUs of one."""
+        ...
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of one."""
+        ...
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that Ray reserves for one."""
+        ...
 
 
 @contextmanager
@@ -59,39 +83,54 @@ def stream_tasks(
 
 
 def stream_actors(
-    rows: Iterable[Row],
+    blocks: Iterable[pa.Table],
     actor: type,
     *,
     kwargs: dict[str, Any],
-    count: int,
-    num_cpus: float,
-    num_gpus: float,
-    memory: int | None = None,
+    size: ActorSize,
+    calls: int = 1,
+    retries: int = TASK_RETRIES,
 ) -> Generator[Row, None, None]:
-    """The rows that a pool of ``actor(**kwargs)`` makes of each row, in order of completion.
+    """The rows that a pool of ``actor(**kwargs)`` makes of each block, in order of completion.
 
-    A dead actor is replaced and its row tried again, `TASK_RETRIES` times at most.
+    Args:
+        blocks: one task each.
+        actor: a class whose instances turn a block into a table of results.
+        kwargs: what instances are made with.
+        size: how many there are, and what each one gets.
+        calls: calls that one actor has at once, each in a thread of its own; the ends of blocks
+            then leave no gap.
+        retries: times that a block is tried again after its actor died, which is replaced. What
+            dies more often yields nothing; the caller knows what it sent. All calls that an actor
+            has at once die with it.
     """
-    for wave in _waves(rows, max(WAVE_ROWS, WAVE_ROWS_AN_ACTOR * count)):
+    wave_blocks = max(WAVE_ROWS, WAVE_ROWS_AN_ACTOR * size.count)
+    remaining = iter(blocks)
+    while wave := list(islice(remaining, wave_blocks)):
         with _retries_allowed():
-            dataset = wave.map_batches(
+            dataset = ray.data.from_arrow(wave).map_batches(
                 actor,
                 batch_size=None,
                 batch_format="pyarrow",
                 fn_constructor_kwargs=kwargs,
-                compute=ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2),
-                num_cpus=num_cpus,
-                num_gpus=num_gpus,
-                memory=memory,
+                compute=ActorPoolStrategy(
+                    size=size.count,
+                    max_tasks_in_flight_per_actor=calls,
+                    max_concurrent_calls_per_actor=calls,
+                    enable_true_multi_threading=True,
+                ),
+                num_cpus=size.cpus,
+                num_gpus=size.gpus,
+                memory=size.memory,
                 max_restarts=-1,
-                max_task_retries=TASK_RETRIES,
+                max_task_retries=retries,
             )
         yield from _results(dataset)
 
 
-def _waves(rows: Iterable[Row], wave_rows: int = WAVE_ROWS) -> Iterator[Dataset]:
+def _waves(rows: Iterable[Row]) -> Iterator[Dataset]:
     remaining = iter(rows)
-    while wave := list(islice(remaining, wave_rows)):
+    while wave := list(islice(remaining, WAVE_ROWS)):
         yield ray.data.from_items(wave, override_num_blocks=len(wave))
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from crane_ray import storage
 from crane_ray.errors import CraneError, ScaleError, SlideError
@@ -16,6 +16,7 @@ from crane_ray.slides.patch_files import write_patches
 from crane_ray.slides.patches import PatchSpec, plan_patches
 from crane_ray.slides.pictures import draw_mask, draw_stitch, read_overview, write_picture
 from crane_ray.slides.slide import Slide, SlideInfo, SlideReader, scale_of
+from crane_ray.slides.staging import StagingConfig, staged
 from crane_ray.slides.tissue import TissueContours, read_contours, write_contours
 from crane_ray.slides.workspace import SlideRow, Workspace
 
@@ -33,6 +34,9 @@ class PlanSettings:
     seg_only: bool = False
     """Segment and draw, but place no patches."""
     pictures: bool = True
+    reader: str = "auto"
+    staging: StagingConfig = field(default_factory=StagingConfig)
+    """How slides of far storage come to the node."""
 
 
 def plan_fingerprint(entry: Entry, params: TissueParams, settings: PlanSettings) -> str:
@@ -67,9 +71,10 @@ def plan_slide(
             raise SlideError(entry.problem)
         row = replace(row, plan_fingerprint=plan_fingerprint(entry, params, settings))
         slide = Slide(entry.slide_id, entry.uri, entry.case_id, entry.mpp)
-        with open_slide(slide) as reader:
+        cache = settings.staging.open_cache()
+        with staged(slide, cache) as local, open_slide(local, settings.reader) as reader:
             planner = _Planner(slide, reader, params, settings, workspace)
-            row = planner.plan(_with_facts(row, reader, slide))
+            row = planner.plan(with_facts(row, reader, local))
     except Exception as error:
         if storage.is_fatal(error):
             raise
@@ -106,7 +111,7 @@ class _Planner:
         if self.settings.seg_only:
             return replace(row, status="ok" if len(tissue) else "no_tissue")
         info = self.reader.info
-        mpp = _known_mpp(self.slide, info)
+        mpp = known_mpp(self.slide, info)
         grid = plan_patches(tissue, info, spec, self.params, mpp, slide_id=slide_id)
         if not len(grid):
             return self.without_patches(row, tissue)
@@ -141,9 +146,10 @@ class _Planner:
         return replace(row, status="no_tissue", num_patches=0, reason=hint)
 
 
-def _with_facts(row: SlideRow, reader: SlideReader, slide: Slide) -> SlideRow:
+def with_facts(row: SlideRow, reader: SlideReader, slide: Slide) -> SlideRow:
+    """A slide's row with what its file says of it."""
     info = reader.info
-    mpp = _known_mpp(slide, info)
+    mpp = known_mpp(slide, info)
     if mpp is None and info.mpp_xy:
         mpp = info.mpp_xy[0]
     return replace(
@@ -159,7 +165,8 @@ def _with_facts(row: SlideRow, reader: SlideReader, slide: Slide) -> SlideRow:
     )
 
 
-def _known_mpp(slide: Slide, info: SlideInfo) -> float | None:
+def known_mpp(slide: Slide, info: SlideInfo) -> float | None:
+    """The slide's level-0 resolution, um/px; None where it has none that can be used."""
     try:
         return scale_of(slide, info)
     except ScaleError:

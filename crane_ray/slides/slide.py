@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +97,26 @@ class SlideReader(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+@runtime_checkable
+class RegionsReader(Protocol):
+    """A reader that fills many regions at once faster than one by one."""
+
+    def read_regions(
+        self, xy: npt.NDArray[np.int64], level: int, out: npt.NDArray[np.uint8]
+    ) -> None:
+        """The same pixels as `SlideReader.read_region` gives, region by region.
+
+        Args:
+            xy: (n, 2) top-left corners in level-0 px.
+            level: pyramid level to read from.
+            out: (n, height, width, 3) uint8, C-contiguous; filled with RGB.
+
+        Raises:
+            SlideError: pixels of one of them cannot be decoded.
+        """
+        ...
 
 
 def scale_of(slide: Slide, info: SlideInfo) -> float:

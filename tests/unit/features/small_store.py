@@ -7,11 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from crane_ray.features.commits import Books
-from crane_ray.features.encoder import EncoderInfo, Features
-from crane_ray.features.extraction import Shard, ShardExtractor
+from crane_ray.features.encoder import EncoderInfo, Features, PatchEncoder
+from crane_ray.features.extraction import Output, Shard
 from crane_ray.features.ledger import Receipt
+from crane_ray.features.pipeline import ExtractionPipeline
 from crane_ray.features.recipe import FeatureType, Recipe
 from crane_ray.features.store import FeatureStore, StoreHeader
+from crane_ray.slides.handles import OpenSlides
 from crane_ray.slides.opening import open_slide
 from crane_ray.slides.patch_files import write_patches
 from crane_ray.slides.patches import PatchGrid, PatchSpec, patch_geometry
@@ -118,9 +120,20 @@ def make_cohort(root: Path, num_slides: int = 2, dtype: FeatureType = "float32")
     return cohort
 
 
-def extractor(cohort: Cohort, *, batch_size: int = 3, threads: int = 2) -> ShardExtractor:
-    return ShardExtractor(
-        cohort.store, Quadrants(), batch_size=batch_size, decode_threads=threads, run_id="run"
+def pipeline(
+    cohort: Cohort,
+    *encoders: PatchEncoder,
+    batch_size: int = 3,
+    threads: int = 2,
+    reader: str = "openslide",
+) -> ExtractionPipeline:
+    """With the reader of most formats, whose handles repeat their first error."""
+    return ExtractionPipeline(
+        [Output(cohort.store, encoder) for encoder in encoders or (Quadrants(),)],
+        batch_size=batch_size,
+        decode_threads=threads,
+        slides=OpenSlides(reader=reader),
+        run_id="run",
     )
 
 

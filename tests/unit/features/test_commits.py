@@ -12,10 +12,10 @@ from crane_ray.slides.patches import PatchSpec
 from tests.unit.features.small_store import (
     SPEC,
     Cohort,
-    extractor,
     fake_receipt,
     files_below,
     make_cohort,
+    pipeline,
 )
 
 
@@ -100,9 +100,9 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None
     for cohort, stops in ((whole, [99]), (torn, [0, 2, 1, 99])):
         for stop in stops:
             books = cohort.books()
-            with extractor(cohort) as worker:
+            with pipeline(cohort) as worker:
                 for shard in list(books.missing_shards())[:stop]:
-                    books.take(worker.extract(shard))
+                    books.take(worker.extract(shard)[0])
             books.flush()
     index = lasting(whole.store.index.read())
     assert set(index) == {"a", "b"}
@@ -184,16 +184,16 @@ def test_arrays_of_other_patches_without_a_receipt_are_cleared(
 ) -> None:
     """The driver died before its first receipt, and the slide was patched anew."""
     cohort, plain = make_cohort(tmp_path / "1", 1), make_cohort(tmp_path / "2", 1)
-    with extractor(cohort) as worker:
+    with pipeline(cohort) as worker:
         worker.extract(cohort.shards()[0])
     for one in (cohort, plain):
         one.patch("a", num_patches, offset)
     errors = []
     for one in (cohort, cohort, plain):
         books = one.books()
-        with extractor(one) as worker:
+        with pipeline(one) as worker:
             for shard in list(books.missing_shards()):
-                books.take(worker.extract(shard))
+                books.take(worker.extract(shard)[0])
         books.flush()
         errors.append(books.failed.get("a", ""))
     assert "arrays of other patches" in errors[0]

@@ -14,6 +14,7 @@ from crane_ray.errors import StorageError, StoreError
 from crane_ray.features.encoder import EncoderInfo, Features, Precision
 from crane_ray.features.encoders import resnet50_trunc
 from crane_ray.features.store import Array, SlideHeader
+from crane_ray.features.stores import parquet
 from crane_ray.features.stores.zarr import FORMAT, ZarrFormat
 from crane_ray.features.torch_encoder import TorchEncoder, load_network
 from crane_ray.features.weights import Weights
@@ -44,10 +45,15 @@ def test_zarr(tmp_path: Path) -> None:
     check_slide_format(FORMAT, tmp_path)
 
 
-def test_openslide(tmp_path: Path, image: Pixels) -> None:
+def test_parquet(tmp_path: Path) -> None:
+    check_slide_format(parquet.FORMAT, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["openslide", "tiff"])
+def test_readers_of_a_pyramid(tmp_path: Path, image: Pixels, name: str) -> None:
     path = write_pyramid(tmp_path / "s.tif", image, mpp=0.5, num_levels=3)
-    with open_slide(Slide("s", str(path))) as reader:
-        assert reader.name == "openslide"
+    with open_slide(Slide("s", str(path)), name) as reader:
+        assert reader.name == name
         check_reader(reader)
 
 

@@ -1,8 +1,6 @@
 import errno
-import gc
 import random
 import time
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,11 @@ import pytest
 from crane_ray import storage
 from crane_ray.errors import EncoderError
 from crane_ray.features.encoder import Features
-from crane_ray.features.extraction import Shard, ShardExtractor
+from crane_ray.features.extraction import Shard
 from crane_ray.features.ledger import Receipt
 from crane_ray.features.store import SlideFeatures, checksum_of
 from crane_ray.features.stores.zarr import ZarrFormat
-from crane_ray.slides import batches
-from crane_ray.slides.batches import read_batches, read_patch
+from crane_ray.slides.batches import read_patch
 from crane_ray.slides.opening import open_slide
 from crane_ray.slides.patch_files import read_patches
 from crane_ray.slides.readers.openslide import OpenSlideReader
@@ -28,9 +25,9 @@ from tests.unit.features.small_store import (
     NUM_PATCHES,
     Cohort,
     Quadrants,
-    extractor,
     files_below,
     make_cohort,
+    pipeline,
 )
 
 Pixels = npt.NDArray[np.uint8]
@@ -42,8 +39,8 @@ def cohort(tmp_path: Path) -> Cohort:
 
 
 def extract(cohort: Cohort, shards: list[Shard], **options: Any) -> list[Receipt]:
-    with extractor(cohort, **options) as worker:
-        return [worker.extract(shard) for shard in shards]
+    with pipeline(cohort, **options) as worker:
+        return [receipt for shard in shards for receipt in worker.extract(shard)]
 
 
 def committed(cohort: Cohort, receipts: list[Receipt], slide_id: str) -> SlideFeatures:
@@ -178,33 +175,6 @@ def test_patches_that_changed_since_the_plan_are_refused(
     assert not Path(cohort.store.slide_path("a")).exists()
 
 
-@pytest.mark.parametrize("ahead", [0, 1, 2])
-def test_a_bounded_number_of_batches_is_in_memory(
-    cohort: Cohort, monkeypatch: pytest.MonkeyPatch, ahead: int
-) -> None:
-    alive = weakref.WeakSet[batches.PatchBatch]()
-    most = 0
-
-    class Counted(batches.PatchBatch):
-        __hash__ = object.__hash__
-
-        def __init__(self, start: int, pixels: Pixels) -> None:
-            nonlocal most
-            super().__init__(start, pixels)
-            gc.collect()
-            alive.add(self)
-            most = max(most, len(alive))
-
-    monkeypatch.setattr(batches, "PatchBatch", Counted)
-    grid = read_patches(cohort.workspace.patches("a"), "a")
-    with extractor(cohort) as worker, open_slide(Slide("a", cohort.rows["a"].uri)) as reader:
-        pool = worker._pool
-        starts = [b.start for b in read_batches(reader, grid, range(21), 3, pool=pool, ahead=ahead)]
-    assert starts == list(range(0, 21, 3))
-    # The one in hand is still held while the next is being submitted.
-    assert ahead + 1 <= most <= ahead + 2
-
-
 def test_an_error_of_the_encoder_waits_for_running_decodes(
     cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,11 +204,3 @@ def test_an_error_of_the_encoder_waits_for_running_decodes(
     (receipt,) = extract(cohort, cohort.shards()[:1], threads=4)
     assert receipt.fatal
     assert late == [0]
-
-
-def test_an_extractor_closes_what_it_opened(cohort: Cohort) -> None:
-    worker: ShardExtractor = extractor(cohort)
-    worker.extract(cohort.shards()[0])
-    worker.close()
-    with pytest.raises(RuntimeError, match="shutdown"):
-        worker._pool.submit(print)

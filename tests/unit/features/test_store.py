@@ -14,7 +14,7 @@ from crane_ray.features.store import (
     FeatureStore,
     checksum_of,
 )
-from tests.unit.features.small_store import Cohort, extractor, make_cohort, make_recipe, make_store
+from tests.unit.features.small_store import Cohort, make_cohort, make_recipe, make_store, pipeline
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def cohort(tmp_path: Path) -> Cohort:
     """Two slides extracted and committed."""
     made = make_cohort(tmp_path)
     books = made.books()
-    with extractor(made) as worker:
+    with pipeline(made) as worker:
         for shard in list(books.missing_shards()):
-            books.take(worker.extract(shard))
+            books.take(worker.extract(shard)[0])
     books.flush()
     return made
 
@@ -98,7 +98,7 @@ def test_slides_are_read_once_committed(cohort: Cohort) -> None:
 
 def test_a_slide_is_not_there_before_it_is_in_the_index(tmp_path: Path) -> None:
     cohort = make_cohort(tmp_path, 1)
-    with extractor(cohort) as worker:
+    with pipeline(cohort) as worker:
         for shard in cohort.shards():
             worker.extract(shard)
     assert Path(cohort.store.slide_path("a")).exists()
