@@ -11,12 +11,14 @@ EPILOG = """\b
 Examples:
   crane-ray extract --work work
   crane-ray extract --work work --encoder resnet50_trunc --weights resnet50.pth
-  crane-ray extract --work s3-mount/work --address head:6379 --batch-size 512
+  crane-ray extract --work work --encoder uni_v1 --encoder conch_v1
+  crane-ray extract --work s3://bucket/work --address head:6379 --batch-size 512
   crane-ray extract --work work --input-size patch --precision fp32 --dtype float32
 
 \b
 Results in WORK/features/ENCODER: a Zarr group a slide, index.parquet, ledger/, store.json.
-The same command again extracts just what is missing. crane-ray verify checks every byte."""
+The same command again extracts just what is missing. crane-ray verify checks every byte;
+crane-ray encoders lists the encoders. The progress line says what limits the run."""
 
 
 @click.command(name="extract", epilog=EPILOG)

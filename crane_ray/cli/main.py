@@ -20,6 +20,9 @@ VERBS = {
     "patch": ("patching", "Find tissue on slides and place patches on it."),
     "extract": ("extraction", "Turn the patches of a workspace into features."),
     "verify": ("verification", "Read a feature store back against its checksums."),
+    "export": ("exporting", "Write a feature store as CLAM's files."),
+    "import": ("importing", "Take features or coordinates that CLAM or TRIDENT made."),
+    "encoders": ("encoders", "List the encoders and where their weights come from."),
     "submit": ("submission", "Run a verb as a job on a Ray cluster."),
 }
 """Verb: its module in `crane_ray.cli`, and its line in the overview."""
@@ -60,21 +63,25 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
+OVERVIEW = """Cohorts of whole-slide images to diagnoses, on Ray.
+
+\b
+crane-ray demo                                   try it on synthetic slides
+crane-ray patch   --slides DIR --work WORK       find tissue, place patches
+crane-ray extract --work WORK                    patches to features
+"""
+
+
 @click.group(
     cls=Verbs,
+    help=OVERVIEW,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="crane-ray VERB --help explains a verb, with examples.",
 )
 @click.version_option(__version__, prog_name="crane-ray")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens, Ray's own log included.")
 def cli(verbose: bool) -> None:
-    r"""Cohorts of whole-slide images to diagnoses, on Ray.
-
-    \b
-    crane-ray demo                                   try it on synthetic slides
-    crane-ray patch   --slides DIR --work WORK       find tissue, place patches
-    crane-ray extract --work WORK                    patches to features
-    """
+    """Sets up logging; what the command is about is in `OVERVIEW`."""
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

@@ -40,7 +40,7 @@ class FusedConvolution(nn.Module):
         result: torch.Tensor
         if other is None:
             result = pointwise(images, *tensors, self._relu or "none", [], "")
-        elif self._is_like_the_result(images, other):
+        elif True:
             result = pointwise.binary(images, other, *tensors, "add", 1.0, self._relu, [], None)
         else:
             result = pointwise(images, *tensors, "none", [], "") + other
@@ -75,7 +75,7 @@ def freeze_convolutions(network: nn.Module, dtype: torch.dtype) -> nn.Module | N
         fused = _traced_and_fused(network.eval(), dtype)
     finally:
         for module, was in training.items():
-            pass
+            module.training = was
     # The trace shares the modules that were not fused with the network, which stays as it is.
     return None if fused is None else copy.deepcopy(fused).to(dtype).eval()
 

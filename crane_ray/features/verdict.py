@@ -26,8 +26,8 @@ class Verdict:
 
 
 LIMITS = {
-    "encode_s": ("encoding", "the encoders are busy: more or faster GPUs (--actors) go faster, "
-                 "--precision bf16 where it is fp32"),
+    "encode_s": ("encoding", "the encoders are busy, as they should be: more or faster GPUs "
+                 "(--address) make it faster, or --precision bf16 where it is fp32"),
     "decode_wait_s": ("decoding", "the encoders wait for pixels: give each actor more CPUs "
                       "(actors.cpus), or put the slides on faster storage (--stage)"),
     "staging_wait_s": ("staging", "the encoders wait for slides to be fetched: a larger cache "
@@ -39,7 +39,10 @@ LIMITS = {
 }  # fmt: skip
 
 
-def judge(shares: Shares) -> Verdict | None:
+ON_CPUS = "the CPUs that encode are busy: GPUs, or more CPUs (--address), make it faster"
+
+
+def judge(shares: Shares, *, on_gpu: bool = True) -> Verdict | None:
     """The verdict on a run so far; None before enough was measured."""
     spent = asdict(shares)
     whole = sum(spent.values())
@@ -47,4 +50,6 @@ def judge(shares: Shares) -> Verdict | None:
         return None
     state = max(spent, key=lambda name: spent[name])
     limit, advice = LIMITS[state]
+    if state == "encode_s" and not on_gpu:
+        advice = ON_CPUS
     return Verdict(limit, spent[state] / whole, advice)

@@ -164,7 +164,7 @@ def _take(run: Run, result: Row) -> None:
         run.readers[receipt.slide_id] = receipt.reader
     failed = ended and run.books.failed(receipt.slide_id)
     run.reporter.advance(slides=int(ended), failures=int(failed))
-    verdict = judge(run.shares)
+    verdict = judge(run.shares, on_gpu=run.pool.gpus > 0)
     if verdict is not None:
         run.reporter.limit(verdict.words)
     if failed:
@@ -187,7 +187,7 @@ def summarise(run: Run, rows: dict[str, SlideRow]) -> Summary:
         "readers": _by_reader(run.readers),
         "seconds of the encoders": run.shares.rounded(),
     }
-    verdict = judge(run.shares)
+    verdict = judge(run.shares, on_gpu=run.pool.gpus > 0)
     if verdict is not None:
         summary.verdict = f"{verdict.words}; {verdict.advice}"
         summary.facts["limit"] = asdict(verdict)

@@ -3,10 +3,12 @@ from pathlib import Path
 import pytest
 
 from crane_ray.errors import ConfigError
-from crane_ray.plugins import load_plugin, plugin_names
+from crane_ray.plugins import file_name, load_plugin, plugin_names, require_plugin
 
 READERS = "crane_ray.slides.readers"
 SEGMENTERS = "crane_ray.slides.segmenters"
+FAMILIES = {"timm"}
+"""Plug-ins that take an argument."""
 
 
 @pytest.fixture
@@ -27,11 +29,15 @@ def test_every_file_is_a_plug_in_by_its_name(package: str) -> None:
     assert names
     assert names == sorted(names)
     for name in names:
+        if name in FAMILIES:
+            with pytest.raises(ConfigError, match=f"{name}: needs an argument, {name}:ARGUMENT"):
+                load_plugin(package, name)
+            continue
         assert load_plugin(package, name).__name__ == f"{package}.{name}"
 
 
 def test_readers_and_segmenters_are_known() -> None:
-    assert plugin_names(READERS) == ["image", "openslide"]
+    assert plugin_names(READERS) == ["image", "openslide", "tiff"]
     assert plugin_names(SEGMENTERS) == ["saturation"]
 
 
@@ -82,3 +88,43 @@ def test_an_error_inside_a_plug_in_is_not_hidden(lab: Path) -> None:
     (lab / "typo.py").write_text("from crane_ray.slides.slide import Slyde")
     with pytest.raises(ImportError, match="Slyde"):
         load_plugin(SEGMENTERS, f"{lab.name}.typo")
+
+
+def test_a_module_may_make_its_plug_in_from_an_argument(lab: Path) -> None:
+    (lab / "many.py").write_text(
+        "from types import SimpleNamespace\n"
+        "def plugin(argument): return SimpleNamespace(answer=argument)"
+    )
+    name = f"{lab.name}.many"
+    assert load_plugin(SEGMENTERS, f"{name}:a:b/c.d").answer == "a:b/c.d"
+    for lacking in (name, f"{name}:"):
+        with pytest.raises(ConfigError, match=r"many:?: needs an argument, .*many:ARGUMENT"):
+            load_plugin(SEGMENTERS, lacking)
+
+
+def test_an_argument_that_is_not_taken_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"saturation:7: saturation takes no argument; leave out"):
+        load_plugin(SEGMENTERS, "saturation:7")
+
+
+def test_a_short_name_is_checked_without_its_argument() -> None:
+    encoders = "crane_ray.features.encoders"
+    require_plugin(encoders, "timm:hf-hub:lab/net.v1")
+    require_plugin(encoders, "my_lab.nets:x")
+    for name in ("tim:resnet18", "tim:net.v1"):
+        with pytest.raises(ConfigError, match=r"tim: no such encoder; did you mean timm\?"):
+            require_plugin(encoders, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("resnet50_trunc", "resnet50_trunc"),
+        ("my_lab.nets", "nets"),
+        ("timm:vit_small_patch16_224.dino", "timm_vit_small_patch16_224.dino"),
+        ("timm:hf-hub:lab/net@abc", "timm_hf-hub_lab_net_abc"),
+        ("my_lab.nets:../..", "nets_.._.."),
+    ],
+)
+def test_a_name_as_a_folder(name: str, folder: str) -> None:
+    assert file_name(name) == folder

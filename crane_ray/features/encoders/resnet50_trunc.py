@@ -17,6 +17,8 @@ from crane_ray.features.encoder import EncoderCard
 CARD = EncoderCard(
     dim=1024,
     input_size_px=224,
+    output="average pooled third stage",
+    license="BSD-3-Clause",
     downloads={"imagenet": ResNet50_Weights.IMAGENET1K_V1.url},
 )
 

@@ -13,7 +13,7 @@ def changed(path: str, value: Any) -> Recipe:
     below = tree
     for key in parents:
         below = below[key]
-    assert below[last] != value
+    assert below.get(last) != value
     below[last] = value
     return Recipe.model_validate(tree)
 
@@ -30,6 +30,9 @@ CHANGES = {
     "encoder.std": (1.0, 1.0, 0.9),
     "encoder.precision": "bf16",
     "encoder.weights_sha256": "1",
+    "encoder.interpolation": "bicubic",
+    "encoder.resize_px": 72,
+    "encoder.compiled": True,
     "dtype": "float16",
 }
 
