@@ -1,34 +1,47 @@
-"""The one place that touches paths and URIs; what it writes appears whole or not at all."""
+"""The one place that touches paths and URIs; what it writes appears whole or not at all.
 
-import errno
+Local paths and URIs (``s3://``, ``gs://``, whatever fsspec opens) behave alike. What fails and
+may pass is tried again (`crane_ray.retries`); what fails for good is a `StorageError`.
+"""
+
+import io
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal
 
-import fsspec
+from crane_ray import remote
+from crane_ray.remote import is_uri
+from crane_ray.retries import is_storage_error, retrying
+from crane_ray.storage_errors import is_fatal, read_error, told_as, write_error
 
-from crane_ray.errors import StorageError
+# Callers see one module, whichever of the four a function lies in.
+__all__ = ["is_fatal", "is_storage_error", "is_uri", "read_error", "retrying", "write_error"]
 
-FATAL_ERRNOS = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.ENOTDIR,
-        errno.EEXIST,
-    }
-)
-"""A write that fails so will fail for every other slide too."""
+MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""Errors that say for certain: no such file is there."""
+
+VERSION_KEYS = (
+    "ETag", "etag", "md5Hash", "generation", "content_md5", "LastModified", "last_modified",
+    "mtime", "modified", "created",
+)  # fmt: skip
+"""What filesystems call the mark of a file's content, the surest first."""
 
 
-def is_uri(path: str) -> bool:
-    """True for ``scheme://...`` of another filesystem than the local one."""
-    return "://" in path and not path.startswith("file://")
+@dataclass(frozen=True)
+class FileFacts:
+    """A file as its storage describes it."""
+
+    uri: str
+    size: int
+    """Bytes."""
+    version: str
+    """Changes with the content: the object's tag, else the time of its last change."""
 
 
 def absolute(path: str) -> str:
@@ -43,42 +56,90 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
-def exists(path: str) -> bool:
-    """True where a file or folder is."""
+def name_of(path: str) -> str:
+    """The last part of a path or URI."""
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def kind_of(path: str) -> Literal["file", "folder"] | None:
+    """What is there: a file, a folder (a prefix with objects beneath it), or nothing.
+
+    Raises:
+        StorageError: the storage cannot say.
+    """
     if not is_uri(path):
-        return Path(path).exists()
-    fs, inner = _filesystem(path)
-    return bool(fs.exists(inner))
+        return "folder" if Path(path).is_dir() else "file" if Path(path).exists() else None
+    with told_as(read_error, path):
+        try:
+            info = remote.call(path, lambda fs, inner: fs.info(inner))
+        except FileNotFoundError:
+            return None
+    return "file" if info["type"] == "file" else "folder"
+
+
+def exists(path: str) -> bool:
+    """True where a file or folder is.
+
+    Raises:
+        StorageError: the storage cannot say; an answer that did not come is no "no".
+    """
+    return kind_of(path) is not None
+
+
+def facts_of(path: str) -> FileFacts:
+    """Size and version of a file.
+
+    Raises:
+        StorageError: it is not there, or the storage cannot say.
+    """
+    with told_as(read_error, path):
+        if is_uri(path):
+            return _facts(path, remote.call(path, lambda fs, inner: fs.info(inner)))
+        status = retrying(Path(path).stat)
+        return FileFacts(path, status.st_size, str(status.st_mtime_ns))
 
 
 def size_bytes(path: str) -> int:
-    """Size of a file in bytes."""
-    if not is_uri(path):
-        return Path(path).stat().st_size
-    fs, inner = _filesystem(path)
-    return int(fs.size(inner))
+    """Size of a file in bytes.
+
+    Raises:
+        StorageError: it is not there, or the storage cannot say.
+    """
+    return facts_of(path).size
 
 
-def list_files(folder: str, suffix: str = "") -> list[str]:
+def list_files(folder: str, suffix: str = "", *, recursive: bool = False) -> list[str]:
     """Files directly in a folder whose name ends in suffix, sorted; a missing folder has none.
 
     Temporary files of unfinished writes (their names begin with a dot) are left out.
+
+    Raises:
+        StorageError: the storage cannot say.
     """
-    if not is_uri(folder):
-        if not Path(folder).is_dir():
-            return []
-        entries = [entry.path for entry in os.scandir(folder) if entry.is_file()]
-    else:
-        fs, inner = _filesystem(folder)
-        if not fs.exists(inner):
-            return []
-        entries = [
-            str(fs.unstrip_protocol(entry["name"]))
-            for entry in fs.ls(inner, detail=True)
-            if entry["type"] == "file"
-        ]
-    names = [(entry.rsplit("/", 1)[-1], entry) for entry in entries]
-    return sorted(entry for name, entry in names if name.endswith(suffix) and name[0] != ".")
+    return [found.uri for found in list_facts(folder, suffix, recursive=recursive)]
+
+
+def list_facts(folder: str, suffix: str = "", *, recursive: bool = False) -> list[FileFacts]:
+    """As `list_files`, with each file's size and version."""
+    with told_as(read_error, folder):
+        if is_uri(folder):
+            below = remote.files_below(folder, recursive=recursive)
+            found = [_facts(uri, info) for uri, info in below.items()]
+        else:
+            found = retrying(lambda: list(_local_files(Path(folder), recursive=recursive)))
+    named = [(name_of(file.uri), file) for file in found]
+    listed = [file for name, file in named if name.endswith(suffix) and not name.startswith(".")]
+    return sorted(listed, key=lambda file: file.uri)
+
+
+def glob(pattern: str) -> list[str]:
+    """Files on a URI that a pattern (``*``, ``?``, ``[ab]``, ``**``) matches, sorted.
+
+    Raises:
+        StorageError: the storage cannot say.
+    """
+    with told_as(read_error, pattern):
+        return sorted(remote.matches(pattern))
 
 
 def read_bytes(path: str) -> bytes:
@@ -87,19 +148,34 @@ def read_bytes(path: str) -> bytes:
     Raises:
         StorageError: it cannot be read.
     """
-    try:
-        with open_read(path) as file:
-            return file.read()
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with told_as(read_error, path):
+        return _content(path)
+
+
+def read_blocks(path: str, size: int) -> Iterator[bytes]:
+    """The ``size`` bytes of a large file, block by block.
+
+    Raises:
+        StorageError: they cannot all be read.
+    """
+    with told_as(read_error, path):
+        yield from remote.blocks(path, size)
 
 
 def open_read(path: str) -> IO[bytes]:
-    """A file opened for binary reading, wherever it is."""
+    """A file opened for binary reading; one behind a URI is fetched whole into memory first.
+
+    What crane-ray keeps is small, and libraries read it in many small steps. Slides, which are
+    not small, are staged instead.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StorageError: it cannot be fetched.
+    """
     if not is_uri(path):
         return open(path, "rb")
-    fs, inner = _filesystem(path)
-    return cast(IO[bytes], fs.open(inner, "rb"))
+    with told_as(read_error, path, but=(FileNotFoundError,)):
+        return io.BytesIO(_content(path))
 
 
 def put_bytes(path: str, data: bytes, *, durable: bool = False) -> None:
@@ -113,11 +189,19 @@ def put_bytes(path: str, data: bytes, *, durable: bool = False) -> None:
     Raises:
         StorageError: it cannot be written; what was there before is untouched.
     """
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
+
+    def put() -> None:
+        with _replacing_local(Path(path)) as temporary, open(temporary, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+
+    with told_as(write_error, path):
+        if is_uri(path):
+            remote.upload(path, _hidden(path), lambda fs, inner: fs.pipe_file(inner, data))
+        else:
+            retrying(put)
 
 
 @contextmanager
@@ -130,77 +214,70 @@ def replacing(path: str) -> Iterator[Path]:
     Raises:
         StorageError: no space, no permission, or no such place; nothing is left behind.
     """
-    remote = is_uri(path)
-    target = Path(path)
-    token = f".{uuid.uuid4().hex[:12]}.{target.name}"
-    try:
-        if remote:
-            import tempfile
-
-            folder = Path(tempfile.mkdtemp(prefix="crane-"))
-        else:
-            folder = target.parent
-            folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / token
-        try:
+    with told_as(write_error, path):
+        if not is_uri(path):
+            with _replacing_local(Path(path)) as temporary:
+                yield temporary
+            return
+        with tempfile.TemporaryDirectory(prefix="crane-") as folder:
+            temporary = Path(folder) / _hidden(path)
             yield temporary
-            if remote:
-                fs, inner = _filesystem(path)
-                fs.put_file(str(temporary), inner)
-            else:
-                temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-            if remote:
-                folder.rmdir()
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise write_error(path, error) from error
-
-
-def write_error(path: str, error: OSError) -> StorageError:
-    """The failed write of ``path`` in words a user can act on, with the original errno."""
-    hints = {
-        errno.ENOSPC: "the disk is full; free space and run the same command again, "
-        "what is committed stays readable",
-        errno.EDQUOT: "the quota is used up; free space and run the same command again",
-        errno.EACCES: "no permission to write there; choose another folder or change its owner",
-        errno.EPERM: "no permission to write there; choose another folder or change its owner",
-        errno.EROFS: "the filesystem is read-only; choose another folder",
-        errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
-        errno.EEXIST: "a file is in the way of a folder; choose another folder",
-    }
-    hint = hints.get(error.errno or 0, error.strerror or str(error))
-    return StorageError(f"{path}: cannot be written: {hint}", error.errno)
-
-
-def is_fatal(error: BaseException) -> bool:
-    """True for a write error that no other slide would escape (disk full, no permission)."""
-    return isinstance(error, StorageError) and error.errno in FATAL_ERRNOS
+            remote.upload(
+                path, temporary.name, lambda fs, inner: fs.put_file(str(temporary), inner)
+            )
 
 
 def remove_tree(path: str) -> None:
-    """Removes a file or folder with all beneath it; nothing there is no error."""
+    """Removes a file or folder with all beneath it; nothing there is no error.
+
+    Raises:
+        StorageError: something there cannot be removed.
+    """
+
+    def remove() -> None:
+        if Path(path).is_dir():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink(missing_ok=True)
+
+    with told_as(write_error, path):
+        if is_uri(path):
+            remote.remove(path)
+        else:
+            retrying(remove)
+
+
+def _content(path: str) -> bytes:
     if is_uri(path):
-        fs, inner = _filesystem(path)
-        if fs.exists(inner):
-            fs.rm(inner, recursive=True)
-        return
-    import shutil
-
-    if Path(path).is_dir():
-        shutil.rmtree(path)
-    else:
-        Path(path).unlink(missing_ok=True)
+        return bytes(remote.call(path, lambda fs, inner: fs.cat_file(inner)))
+    return retrying(Path(path).read_bytes)
 
 
-def _filesystem(uri: str) -> tuple[Any, str]:
+@contextmanager
+def _replacing_local(target: Path) -> Iterator[Path]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / _hidden(target.name)
     try:
-        fs, inner = fsspec.core.url_to_fs(uri)
-    except (ImportError, ValueError) as error:
-        raise StorageError(
-            f"{uri}: cannot be opened: {error}; install the fsspec package of that storage "
-            "(s3fs, gcsfs, adlfs) on every node"
-        ) from error
-    return fs, str(inner)
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _hidden(path: str) -> str:
+    """A name that no other write has, left out of listings; libraries go by its ending."""
+    return f".{uuid.uuid4().hex[:12]}.{name_of(path)}"
+
+
+def _local_files(folder: Path, *, recursive: bool) -> Iterator[FileFacts]:
+    if not folder.is_dir():
+        return
+    for path in folder.rglob("*") if recursive else folder.iterdir():
+        if path.is_file():
+            status = path.stat()
+            yield FileFacts(str(path), status.st_size, str(status.st_mtime_ns))
+
+
+def _facts(uri: str, info: dict[str, Any]) -> FileFacts:
+    version = next((str(info[key]) for key in VERSION_KEYS if info.get(key)), "")
+    return FileFacts(uri, int(info["size"] or 0), version)

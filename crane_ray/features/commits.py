@@ -4,12 +4,14 @@ Plain Python without Ray. The ledger is written before the index, which follows 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from crane_ray import storage
 from crane_ray.features.extraction import Shard
-from crane_ray.features.ledger import IndexRow, Receipt, WrittenShards
+from crane_ray.features.ledger import Receipt
+from crane_ray.features.standing import Committed, Standing, WrittenShards, standings
 from crane_ray.features.store import FeatureStore
 from crane_ray.slides.workspace import SlideRow, Workspace
 
@@ -19,6 +21,8 @@ LEDGER_EVERY_S = 1.0
 INDEX_EVERY_S = 2.0
 INDEX_SHARE = 20
 """The index is rewritten whole: at most one part in so many of the time goes into it."""
+NO_ATTEMPTS: Mapping[int, int] = MappingProxyType({})
+"""Shared by the slides that never failed."""
 
 
 @dataclass(slots=True)
@@ -27,7 +31,7 @@ class SlideWork:
 
     row: SlideRow
     written: WrittenShards = field(default_factory=WrittenShards)
-    attempts: dict[int, int] = field(default_factory=dict)
+    attempts: Mapping[int, int] = field(default_factory=lambda: NO_ATTEMPTS)
     """Failed attempts at shards that are not there, in earlier runs."""
 
 
@@ -55,8 +59,7 @@ class Books:
         self._store = store
         self._workspace = workspace
         self._rows = rows
-        self._index: dict[str, IndexRow] = {}
-        self._index_changed = False
+        self._committed = Committed(store.index)
         self._pending: list[Receipt] = []
         self._num_flushed = 0
         self._next_ledger = self._next_index = 0.0
@@ -68,22 +71,39 @@ class Books:
             row = work.row
             assert row.num_patches is not None
             assert row.coords_checksum is not None
+            patches = self._workspace.patches(slide_id)
             for shard in range(self._store.num_shards(row.num_patches)):
                 if shard not in work.written:
                     yield Shard(
                         slide_id=slide_id,
                         uri=row.uri,
-                        patches=self._workspace.patches(slide_id),
+                        patches=patches,
                         num_patches=row.num_patches,
                         coords_checksum=row.coords_checksum,
                         shard=shard,
                         attempt=work.attempts.get(shard, 0) + 1,
                     )
 
+    def num_missing_shards(self) -> int:
+        """How many shards there are to extract."""
+        return sum(
+            self._store.num_shards(work.row.num_patches or 0) - len(work.written)
+            for work in self.todo.values()
+        )
+
     def num_missing_patches(self) -> int:
         """Patches of the shards to extract."""
-        shards = self.missing_shards()
-        return sum(len(self._store.shard_rows(shard.num_patches, shard.shard)) for shard in shards)
+        return sum(self._num_missing_patches(work) for work in self.todo.values())
+
+    def _num_missing_patches(self, work: SlideWork) -> int:
+        num_patches = work.row.num_patches or 0
+        last = self._store.num_shards(num_patches) - 1
+        missing = num_patches - len(work.written) * self._store.header.shard_rows
+        if last in work.written:  # the last shard is shorter than the others
+            missing += self._store.header.shard_rows - len(
+                self._store.shard_rows(num_patches, last)
+            )
+        return missing
 
     def take(self, receipt: Receipt) -> bool:
         """Books a receipt; True where it made its slide whole or failed."""
@@ -124,63 +144,72 @@ class Books:
                 self.failed[slide_id] = problem
             elif row.status == "ok":
                 self.todo[slide_id] = SlideWork(row)
-        stale: list[Receipt] = []
-        known = self._store.index.read()
-        for slide_id, receipts in self._store.ledger.slides(brief=True):
-            written = {shard: r for shard, r in receipts.items() if r.status == "ok"}
-            work = self.todo.get(slide_id)
-            if work is None:
-                self._keep(slide_id, written, known.get(slide_id))
-            elif all(r.coords_checksum == work.row.coords_checksum for r in written.values()):
-                self._resume(work, receipts, written)
-            elif replace_stale:
-                stale += written.values()
-            else:
-                self._keep(slide_id, written, known.get(slide_id))
-                self.fail(
-                    slide_id,
-                    "its patches changed since its features were extracted, which are kept; use "
-                    "--replace-stale to extract it again, or another --store",
-                )
-            if self._index.get(slide_id) == known.get(slide_id) and slide_id in known:
-                self._index[slide_id] = known[slide_id]  # equal, and held in memory once
+        stale = {
+            standing.slide_id
+            for standing in standings(self._store.ledger)
+            if not self._place(standing, replace_stale=replace_stale)
+        }
+        self._committed.end_of_ledger()
         if stale:
-            self._store.discard(stale)
-        self._index_changed = self._index != known
+            self._store.discard(
+                receipt
+                for slide_id, shards in self._store.ledger.slides()
+                if slide_id in stale
+                for receipt in shards.values()
+                if receipt.status == "ok"
+            )
         self.flush()
 
-    def _resume(
-        self, work: SlideWork, receipts: dict[int, Receipt], written: dict[int, Receipt]
-    ) -> None:
-        work.written = WrittenShards(written.values())
-        work.attempts = {n: r.attempt for n, r in receipts.items() if r.status == "error"}
-        if self._commit_if_whole(work):
-            self.skipped.add(work.row.slide_id)
-        elif not written:
-            # A failed slide without a whole shard may have met arrays of other patches.
-            storage.remove_tree(self._store.slide_path(work.row.slide_id))
+    def _place(self, standing: Standing, *, replace_stale: bool) -> bool:
+        """Finds a slide of the ledger its place; False where its features are to be replaced."""
+        work = self.todo.get(standing.slide_id)
+        if work is None:
+            self._keep(standing)
+        elif standing.coords_checksums <= {work.row.coords_checksum}:
+            self._resume(work, standing)
+        elif replace_stale:
+            return False
+        else:
+            self._keep(standing)
+            self.fail(
+                standing.slide_id,
+                "its patches changed since its features were extracted, which are kept; use "
+                "--replace-stale to extract it again, or another --store",
+            )
+        return True
 
-    def _keep(self, slide_id: str, written: dict[int, Receipt], known: IndexRow | None) -> None:
-        """A whole slide stays committed, whatever became of it in the workspace."""
-        if not written:
+    def _resume(self, work: SlideWork, standing: Standing) -> None:
+        row, written = work.row, standing.written
+        if self._is_whole(row, written):
+            self.todo.pop(row.slide_id)
+            self.skipped.add(row.slide_id)
+            committed = written.commit(row.slide_id, row.case_id, self._dim, row.mpp)
+            self._committed.settle(committed)
             return
-        num_patches = next(iter(written.values())).num_patches
-        if len(written) == self._store.num_shards(num_patches):
-            row = self._rows.get(slide_id) or known
+        work.written, work.attempts = written, standing.attempts or NO_ATTEMPTS
+        if not len(written):
+            # A failed slide without a whole shard may have met arrays of other patches.
+            storage.remove_tree(self._store.slide_path(row.slide_id))
+
+    def _keep(self, standing: Standing) -> None:
+        """A whole slide stays committed, whatever became of it in the workspace."""
+        slide_id, written = standing.slide_id, standing.written
+        if len(written) and len(written) == self._store.num_shards(written.num_patches):
+            row = self._rows.get(slide_id) or self._committed.known(slide_id)
             case_id, mpp = (row.case_id, row.mpp) if row else ("", None)
-            shards = WrittenShards(written.values())
-            self._index[slide_id] = shards.commit(slide_id, case_id, self._dim, mpp)
+            self._committed.settle(written.commit(slide_id, case_id, self._dim, mpp))
 
     def _commit_if_whole(self, work: SlideWork) -> bool:
-        row = work.row
-        assert row.num_patches is not None
-        if len(work.written) < self._store.num_shards(row.num_patches):
+        if not self._is_whole(work.row, work.written):
             return False
-        committed = work.written.commit(row.slide_id, row.case_id, self._dim, row.mpp)
-        self._index[row.slide_id] = committed
-        self._index_changed = True
+        row = work.row
+        self._committed.add(work.written.commit(row.slide_id, row.case_id, self._dim, row.mpp))
         self.todo.pop(row.slide_id, None)
         return True
+
+    def _is_whole(self, row: SlideRow, written: WrittenShards) -> bool:
+        assert row.num_patches is not None
+        return len(written) >= self._store.num_shards(row.num_patches)
 
     @property
     def _dim(self) -> int:
@@ -202,10 +231,9 @@ class Books:
         self._pending = []
 
     def _flush_index(self) -> None:
-        if self._index_changed:
+        if self._committed.changed:
             self._flush_ledger()
-            self._store.index.write(self._index.values())
-            self._index_changed = False
+            self._committed.flush()
 
 
 def _problem(row: SlideRow, spec_fingerprint: str) -> str:

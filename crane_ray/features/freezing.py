@@ -40,7 +40,7 @@ class FusedConvolution(nn.Module):
         result: torch.Tensor
         if other is None:
             result = pointwise(images, *tensors, self._relu or "none", [], "")
-        elif True:
+        elif self._is_like_the_result(images, other):
             result = pointwise.binary(images, other, *tensors, "add", 1.0, self._relu, [], None)
         else:
             result = pointwise(images, *tensors, "none", [], "") + other

@@ -4,23 +4,23 @@ The driver alone writes both. The index follows from the ledger; a driver that d
 two loses nothing, since the next one reads the ledger first.
 """
 
+import io
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from itertools import groupby
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from crane_ray import storage
-from crane_ray.tables import iter_rows, only, read_arrow, write_arrow, write_table
+from crane_ray.features.receipt_columns import TableFile, last_receipts
+from crane_ray.tables import iter_rows, only, read_arrow, write_table
 
 COMPACT_ABOVE = 64
 """Ledger files beyond which a new run merges them into one."""
-SORTED_AT_ONCE = 20_000
-"""Receipts that are put in order at once; a sorted copy of all would double the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,15 @@ class Receipt:
     attempt: int = 1
     seconds: float = 0.0
     decode_wait_s: float = 0.0
-    """Of these seconds, how long the encoder waited for pixels."""
+    """Since the receipt before, how long the encoder waited for pixels to be decoded,"""
+    encode_s: float = 0.0
+    """worked,"""
+    write_wait_s: float = 0.0
+    """waited for storage to take features,"""
+    staging_wait_s: float = 0.0
+    """for the slide to be fetched,"""
+    idle_s: float = 0.0
+    """and had no shard to work on."""
     batch_size: int = 0
     reader: str = ""
     host: str = ""
@@ -71,6 +79,10 @@ RECEIPT_SCHEMA = pa.schema(
         ("attempt", pa.int32()),
         ("seconds", pa.float64()),
         ("decode_wait_s", pa.float64()),
+        ("encode_s", pa.float64()),
+        ("write_wait_s", pa.float64()),
+        ("staging_wait_s", pa.float64()),
+        ("idle_s", pa.float64()),
         ("batch_size", pa.int32()),
         ("reader", pa.string()),
         ("host", pa.string()),
@@ -84,10 +96,11 @@ BRIEF = (
     "slide_id", "shard", "status", "num_patches", "coords_checksum", "checksum", "attempt",
     "seconds", "host", "written",
 )  # fmt: skip
+"""What a resume needs of receipts."""
 BRIEF_SCHEMA = pa.schema([RECEIPT_SCHEMA.field(name) for name in BRIEF])
 
-REPEATED = frozenset({"slide_id", "status", "coords_checksum", "error", "reader", "host", "run_id"})
-"""Texts that many receipts share; held once in memory."""
+DEFAULTS = {field.name: field.default for field in fields(Receipt) if field.default is not MISSING}
+"""Values of columns that an older version of this package did not write."""
 
 
 class Ledger:
@@ -107,32 +120,25 @@ class Ledger:
         """Each slide with the last receipt of each of its shards, a slide at a time.
 
         Brief receipts have what a resume needs of them (`BRIEF`), the rest at its defaults.
-
-        The table is held as Arrow columns, receipts as objects for one slide only: a million
-        shards take 300 to 500 MB while this runs, and what the caller keeps afterwards.
         """
-        slide_id, shards = "", dict[int, Receipt]()
-        for receipt in self._by_slide(BRIEF_SCHEMA if brief else RECEIPT_SCHEMA):
-            if shards and receipt.slide_id != slide_id:
-                yield slide_id, shards
-                shards = {}
-            slide_id = receipt.slide_id
-            shards[receipt.shard] = receipt
-        if shards:
-            yield slide_id, shards
+        for columns in self.parts(brief=brief):
+            rows = zip(*columns.values(), strict=True)
+            receipts = (Receipt(**dict(zip(columns, row, strict=True))) for row in rows)
+            for slide_id, shards in groupby(receipts, key=lambda receipt: receipt.slide_id):
+                yield slide_id, {receipt.shard: receipt for receipt in shards}
 
-    def _by_slide(self, schema: pa.Schema) -> Iterator[Receipt]:
-        """All receipts, those of a slide together and in the order they were written."""
+    def parts(self, *, brief: bool = False) -> Iterator[dict[str, list[Any]]]:
+        """The last receipt of each shard, as columns of values for some slides at a time.
+
+        Slides come whole and in the order of their ids, and so do the shards of each. While this
+        runs, a million shards take 150 MB if brief.
+
+        Raises:
+            StoreError: a file of the ledger cannot be read.
+        """
+        schema = BRIEF_SCHEMA if brief else RECEIPT_SCHEMA
         files = storage.list_files(self.folder, ".parquet")
-        if not files:
-            return
-        table = pa.concat_tables(self._table(file, schema) for file in files)
-        ids = pa.table({"slide_id": table["slide_id"], "order": np.arange(len(table))})
-        order = pc.sort_indices(ids, [("slide_id", "ascending"), ("order", "ascending")])
-        for start in range(0, len(table), SORTED_AT_ONCE):
-            part = table.take(order.slice(start, SORTED_AT_ONCE)).combine_chunks()
-            for row in iter_rows(part, shared=REPEATED):
-                yield Receipt(**row)
+        return last_receipts([self._file(path, schema) for path in files])
 
     def compact(self) -> None:
         """Merges many files into one that sorts before all later ones; loses no receipt."""
@@ -140,14 +146,19 @@ class Ledger:
         if len(files) <= COMPACT_ABOVE:
             return
         last = files[-1].rsplit("/", 1)[-1].removesuffix(".parquet")
-        merged = pa.concat_tables(self._table(file) for file in files)
-        write_arrow(storage.join(self.folder, f"{last}-merged.parquet"), merged)
+        sink = io.BytesIO()
+        with pq.ParquetWriter(sink, RECEIPT_SCHEMA) as merged:
+            for file in files:
+                for piece in self._file(file, RECEIPT_SCHEMA).pieces():
+                    merged.write_table(piece)
+        path = storage.join(self.folder, f"{last}-merged.parquet")
+        storage.put_bytes(path, sink.getvalue(), durable=True)
         for file in files:
             storage.remove_tree(file)
 
-    def _table(self, file: str, schema: pa.Schema = RECEIPT_SCHEMA) -> pa.Table:
+    def _file(self, path: str, schema: pa.Schema) -> TableFile:
         hint = "take it out of the ledger; its shards are extracted again"
-        return read_arrow(file, what="ledger file", hint=hint, schema=schema)
+        return TableFile(path, schema, "ledger file", hint, DEFAULTS)
 
     def _new_file(self) -> str:
         """A name after all that are there, also where clocks of two drivers disagree."""
@@ -194,6 +205,14 @@ INDEX_SCHEMA = pa.schema(
 )
 
 
+GROUP_SLIDES = 2_000
+"""Slides whose rows are read from the index at once."""
+REBUILD = (
+    "move it away and run crane-ray extract again: it is rebuilt from the ledger, nothing is "
+    "extracted twice"
+)
+
+
 class Index:
     """``index.parquet``: the slides that are there."""
 
@@ -206,66 +225,45 @@ class Index:
         Raises:
             StoreError: the file is there and cannot be read.
         """
+        return {row.slide_id: row for row in self.rows()}
+
+    def rows(self) -> Iterator[IndexRow]:
+        """The same, one after the other in the order of slide_ids, without holding all of them.
+
+        Raises:
+            StoreError: the file is there and cannot be read.
+        """
+        if storage.exists(self.path):
+            file = TableFile(self.path, INDEX_SCHEMA, "index", REBUILD, {"mpp": None})
+            for piece in file.pieces(GROUP_SLIDES):
+                yield from (index_row(row) for row in iter_rows(piece))
+
+    def read_table(self) -> pa.Table:
+        """The same as an Arrow table.
+
+        Raises:
+            StoreError: the file is there and cannot be read.
+        """
         if not storage.exists(self.path):
-            return {}
-        hint = (
-            "move it away and run crane-ray extract again: it is rebuilt from the ledger, nothing "
-            "is extracted twice"
-        )
-        table = read_arrow(self.path, what="index", hint=hint)
-        rows = (index_row(row) for row in iter_rows(table))
-        return {row.slide_id: row for row in rows}
+            return INDEX_SCHEMA.empty_table()
+        return read_arrow(self.path, what="index", hint=REBUILD, schema=INDEX_SCHEMA)
 
     def write(self, rows: Iterable[IndexRow]) -> None:
         """Replaces the index, sorted by slide_id, in one piece."""
         ordered = sorted(rows, key=lambda row: row.slide_id)
-        write_table(self.path, ordered, INDEX_SCHEMA)
+        self.write_table(index_table(ordered))
+
+    def write_table(self, table: pa.Table) -> None:
+        """Replaces the index by a table in the order of slide_ids, in one piece."""
+        sink = io.BytesIO()
+        pq.write_table(table, sink, row_group_size=GROUP_SLIDES)
+        storage.put_bytes(self.path, sink.getvalue(), durable=True)
 
 
-class WrittenShards:
-    """What the index needs of a slide's written shards: about 100 bytes for each, not a receipt."""
-
-    __slots__ = ("_checksums", "_hosts", "_num_patches", "_seconds", "_written", "coords_checksum")
-
-    def __init__(self, receipts: Iterable[Receipt] = ()) -> None:
-        self._checksums: dict[int, bytes] = {}
-        self._hosts: set[str] = set()
-        self._num_patches = 0
-        self._seconds = 0.0
-        self._written = ""
-        self.coords_checksum = ""
-        for receipt in receipts:
-            self.add(receipt)
-
-    def add(self, receipt: Receipt) -> None:
-        """Takes in a shard's ok receipt; the last one of a shard counts."""
-        self._checksums[receipt.shard] = bytes.fromhex(receipt.checksum)
-        self._hosts.add(receipt.host)
-        self._num_patches = receipt.num_patches
-        self._seconds += receipt.seconds
-        self._written = max(self._written, receipt.written)
-        self.coords_checksum = receipt.coords_checksum
-
-    def __len__(self) -> int:
-        return len(self._checksums)
-
-    def __contains__(self, shard: int) -> bool:
-        return shard in self._checksums
-
-    def commit(self, slide_id: str, case_id: str, dim: int, mpp: float | None) -> IndexRow:
-        """The index row of a slide all of whose shards are here."""
-        return IndexRow(
-            slide_id=slide_id,
-            case_id=case_id,
-            num_patches=self._num_patches,
-            dim=dim,
-            mpp=mpp,
-            coords_checksum=self.coords_checksum,
-            checksums=tuple(self._checksums[shard].hex() for shard in sorted(self._checksums)),
-            seconds=round(self._seconds, 3),
-            hosts=tuple(sorted(self._hosts)),
-            committed=self._written,
-        )
+def index_table(rows: Sequence[IndexRow]) -> pa.Table:
+    """Index rows as Arrow columns."""
+    columns = {name: [getattr(row, name) for row in rows] for name in INDEX_SCHEMA.names}
+    return pa.table(columns, schema=INDEX_SCHEMA)
 
 
 def index_row(record: dict[str, Any]) -> IndexRow:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
+import cv2
 import pyarrow as pa
 import ray
 
@@ -70,6 +71,7 @@ class ExtractionActor:
     ) -> None:
         self._tell = Teller(counter)
         self._broken = ""
+        cv2.setNumThreads(1)  # the decoding threads already use the CPUs that Ray gave
         try:
             outputs = [load_output(target, threads, on_gpu=on_gpu) for target in targets]
             self._pipeline = ExtractionPipeline(

@@ -124,13 +124,16 @@ def _data_context() -> Iterator[None]:
         "enable_auto_log_stats": False,
     }
     before = {name: getattr(context, name) for name in settings}
-    loggers = [logging.getLogger(name) for name in ("ray.data", "ray")]
+    # What Ray Data logs as an error either ends the run, and is raised, or is the trace of a
+    # block whose worker died, and whoever sent it knows that it did not come back.
+    quiet = {"ray": logging.ERROR, "ray.data": logging.CRITICAL}
+    loggers = [logging.getLogger(name) for name in quiet]
     levels = [logger.level for logger in loggers]
     try:
         for name, value in settings.items():
             setattr(context, name, value)
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        for logger, level in zip(loggers, quiet.values(), strict=True):
+            logger.setLevel(level)
         yield
     finally:
         for name, value in before.items():

@@ -33,6 +33,9 @@ CALLS = {True: 3, False: 2}
 """Blocks that an actor has at once: the next ones are read while one is encoded."""
 RETRIES = 1
 """Times that a block is tried again in the company of others, which die with it."""
+TRIES_ALONE = 3
+"""Times that a slide is then tried by itself, each on new actors: Ray spends the retries of a call
+in seconds on a node that is gone before it is known to be."""
 DEAD_WORKER = (
     "the actor died each time it was tried, alone at last: a crash in the decoding library, or "
     "out of memory; check the file, and a smaller --batch-size"
@@ -104,8 +107,9 @@ def extract_missing(run: Run) -> None:
     run.reporter.begin(title, slides=len(todo), patches=run.books.num_missing_patches())
     with LiveCount(run.reporter) as live:
         _stream(run, live, _blocks(run), calls=CALLS[run.pool.gpus > 0], retries=RETRIES)
-        if run.books.todo():
-            _stream(run, live, _blocks_by_slide(run), calls=1)
+        for _ in range(TRIES_ALONE):
+            if run.books.todo():
+                _stream(run, live, _blocks_by_slide(run), calls=1, retries=0)
     for slide_id in run.books.todo():
         run.books.fail(slide_id, DEAD_WORKER)
         run.reporter.note(f"{slide_id}: {DEAD_WORKER}")
@@ -133,7 +137,7 @@ def _blocks_by_slide(run: Run) -> Iterator[list[Shard]]:
 
 
 def _stream(
-    run: Run, live: LiveCount, blocks: Iterator[list[Shard]], *, calls: int, retries: int = 2
+    run: Run, live: LiveCount, blocks: Iterator[list[Shard]], *, calls: int, retries: int
 ) -> None:
     kwargs = {
         "targets": [Target(lane.store.root, lane.encoder.weights) for lane in run.lanes],

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from crane_ray.runtime.reporting import Reporter
 
@@ -37,7 +38,9 @@ class LiveCount:
     """The driver's side: a counter actor, and a thread that passes its count to a reporter."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self.counter: Any = ray.remote(num_cpus=0)(Counter).remote()
+        # On the driver's own node: on another one it would die with it, and the count with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.counter: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Counter).remote()
         self._reporter = reporter
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="live-count", daemon=True)

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -56,7 +56,7 @@ def list_slides(source: str, *, recursive: bool = False) -> list[Entry]:
     Args:
         source: a folder, a glob, one slide file, or a CSV or Parquet table with a ``uri`` column
             and optionally ``slide_id`` (else the file's name without its suffix), ``case_id``
-            and ``mpp``; relative uris are taken from the table's folder.
+            and ``mpp``; relative uris are taken from the table's folder. Each may be a URI.
         recursive: look into sub-folders of a folder, too.
 
     Returns:
@@ -65,15 +65,13 @@ def list_slides(source: str, *, recursive: bool = False) -> list[Entry]:
 
     Raises:
         ConfigError: nothing there, no slide in it, or a table without the needed column.
+        StorageError: the storage cannot be asked.
     """
     if storage.is_uri(source):
-        raise ConfigError(
-            f"--slides {source}: folders and tables are read from local or mounted paths; mount "
-            "the bucket on every node, or copy the table here"
-        )
+        return _each_once(_from_uri(source.rstrip("/"), recursive=recursive))
     path = Path(source).expanduser()
     if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
-        entries = _from_table(path)
+        entries = _from_table(str(path))
     elif path.is_file():
         entries = [_from_file(path)]
     elif path.is_dir():
@@ -81,11 +79,48 @@ def list_slides(source: str, *, recursive: bool = False) -> list[Entry]:
     elif glob.has_magic(source):
         entries = _from_glob(str(path))
     else:
-        raise ConfigError(
-            f"--slides {source}: no such file or folder; give a folder, a glob in quotes, "
-            "or a CSV or Parquet table"
-        )
+        raise _nothing_there(source)
     return _each_once(entries)
+
+
+def _nothing_there(source: str) -> ConfigError:
+    return ConfigError(
+        f"--slides {source}: no such file or folder; give a folder, a glob in quotes, "
+        "or a CSV or Parquet table"
+    )
+
+
+def _from_uri(source: str, *, recursive: bool) -> list[Entry]:
+    kind = storage.kind_of(source)
+    if kind == "file" and _suffix(source) in TABLE_SUFFIXES:
+        return _from_table(source)
+    if kind == "file":
+        return [_from_name(source)]
+    if kind == "folder":
+        files = storage.list_files(source, recursive=recursive)
+        below = "" if recursive else " (its sub-folders are looked into with --recursive)"
+        nothing = f"no slide file in it{below}; known endings: {' '.join(sorted(SUFFIXES))}"
+    elif glob.has_magic(source):
+        files = storage.glob(source)
+        nothing = "the pattern matches no slide file"
+    else:
+        raise _nothing_there(source)
+    found = [uri for uri in files if _suffix(uri) in SUFFIXES and not _is_hidden(uri)]
+    if not found:
+        raise ConfigError(f"--slides {source}: {nothing}")
+    return [_from_name(uri) for uri in found]
+
+
+def _from_name(uri: str) -> Entry:
+    return Entry(slide_id=PurePosixPath(storage.name_of(uri)).stem, uri=uri)
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(storage.name_of(path)).suffix.lower()
+
+
+def _is_hidden(uri: str) -> bool:
+    return storage.name_of(uri).startswith(".")
 
 
 def _from_file(path: Path) -> Entry:
@@ -121,7 +156,7 @@ def _slide_files(paths: Iterable[Path]) -> list[Path]:
     )
 
 
-def _from_table(path: Path) -> list[Entry]:
+def _from_table(path: str) -> list[Entry]:
     table = read_table(path)
     if "uri" not in table.columns:
         raise ConfigError(
@@ -131,10 +166,11 @@ def _from_table(path: Path) -> list[Entry]:
     if table.empty:
         raise ConfigError(f"--slides {path}: the table has no rows")
     records = table.to_dict("records")
-    return [_from_record(record, path.parent, row) for row, record in enumerate(records, 2)]
+    folder = path.rsplit("/", 1)[0]
+    return [_from_record(record, folder, row) for row, record in enumerate(records, 2)]
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: str | Path) -> pd.DataFrame:
     """A CSV or Parquet table; CSV cells stay text (``007`` is no number), empty ones are ''.
 
     Raises:
@@ -142,21 +178,20 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     data = io.BytesIO(storage.read_bytes(str(path)))
     try:
-        if path.suffix.lower() == ".parquet":
+        if _suffix(str(path)) == ".parquet":
             return pd.read_parquet(data)
         return pd.read_csv(data, dtype=str, keep_default_na=False, skipinitialspace=True)
     except Exception as error:  # pandas and pyarrow raise many kinds for a broken table
         raise ConfigError(f"{path}: not a readable table: {error}") from error
 
 
-def _from_record(record: dict[Any, Any], folder: Path, row: int) -> Entry:
+def _from_record(record: dict[Any, Any], folder: str, row: int) -> Entry:
     uri = _text(record.get("uri"))
     if not uri:
         name = _text(record.get("slide_id")) or f"row-{row}"
         return Entry(name, "", problem=f"row {row} of the slide table has no uri")
-    if not storage.is_uri(uri):
-        uri = storage.absolute(str(folder / Path(uri.removeprefix("file://")).expanduser()))
-    slide_id = _text(record.get("slide_id")) or Path(uri).stem
+    uri = _placed(uri, folder)
+    slide_id = _text(record.get("slide_id")) or PurePosixPath(storage.name_of(uri)).stem
     entry = Entry(slide_id, uri, case_id=_text(record.get("case_id")))
     if FORBIDDEN_IN_IDS & set(slide_id) or slide_id.startswith("."):
         safe = "".join("_" if char in FORBIDDEN_IN_IDS else char for char in slide_id).lstrip(".")
@@ -170,6 +205,16 @@ def _from_record(record: dict[Any, Any], folder: Path, row: int) -> Entry:
         return replace(entry, mpp=None if math.isnan(mpp) else mpp)
     except ValueError:
         return replace(entry, problem=f"mpp {text!r} in the slide table is no number (um/px)")
+
+
+def _placed(uri: str, folder: str) -> str:
+    """A row's uri; a relative one is taken from the table's folder, which may be a URI."""
+    if storage.is_uri(uri):
+        return uri
+    path = Path(uri.removeprefix("file://")).expanduser()
+    if storage.is_uri(folder) and not path.is_absolute():
+        return storage.join(folder, path.as_posix())
+    return storage.absolute(str(Path(folder) / path))
 
 
 def _text(value: Any) -> str:

@@ -2,16 +2,19 @@ import errno
 import os
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crane_ray import storage
+from crane_ray import remote, retries, storage
 from crane_ray.errors import CraneError, StorageError
+from crane_ray.retries import WAITS_S
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -219,6 +222,219 @@ def test_a_file_where_a_folder_should_be_is_a_fatal_error(tmp_path: Path, inside
 def test_a_folder_cannot_be_read_as_a_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be read: Is a directory"):
         storage.read_bytes(str(tmp_path))
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Attempts follow each other at once; the waits that there would be."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    return waits
+
+
+class FlakyFileSystem(LocalFileSystem):  # type: ignore[misc]
+    """A mount behind a URI whose operations raise what they are told to, in order."""
+
+    protocol = "flaky"
+    errors: ClassVar[list[Exception]] = []
+    calls: ClassVar[list[str]] = []
+
+    @classmethod
+    def _fail(cls, call: str) -> None:
+        cls.calls.append(call)
+        if cls.errors:
+            raise cls.errors.pop(0)
+
+    def info(self, path: str, **more: Any) -> Any:
+        self._fail("info")
+        return super().info(path, **more)
+
+    def ls(self, path: str, detail: bool = False, **more: Any) -> Any:
+        self._fail("ls")
+        return super().ls(path, detail, **more)
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **more: Any) -> Any:
+        self._fail("cat_file")
+        return super().cat_file(path, start, end, **more)
+
+    def pipe_file(self, path: str, value: bytes, **more: Any) -> Any:
+        Path(path).write_bytes(value[: len(value) // 2])
+        self._fail("pipe_file")
+        return super().pipe_file(path, value, **more)
+
+    def rm(self, path: str, recursive: bool = False, maxdepth: Any = None) -> None:
+        self._fail("rm")
+        super().rm(path, recursive, maxdepth)
+
+
+@pytest.fixture
+def flaky(tmp_path: Path) -> Iterator[str]:
+    fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
+    (tmp_path / "a").write_bytes(b"old")
+    yield f"flaky://{tmp_path}"
+    FlakyFileSystem.errors.clear()
+    FlakyFileSystem.calls.clear()
+
+
+ACTIONS: dict[str, Callable[[str], object]] = {
+    "info": lambda base: storage.size_bytes(f"{base}/a"),
+    "ls": storage.list_files,
+    "cat_file": lambda base: storage.read_bytes(f"{base}/a"),
+    "pipe_file": lambda base: storage.put_bytes(f"{base}/a", b"new content"),
+    "rm": lambda base: storage.remove_tree(f"{base}/a"),
+}
+PASSING = [
+    OSError(errno.EIO, "I/O error"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    OSError(errno.EBUSY, "SlowDown"),
+    TimeoutError("read timed out"),
+    ConnectionResetError(errno.ECONNRESET, "reset"),
+]
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+def test_what_may_pass_is_tried_again_with_longer_waits(
+    flaky: str, at_once: list[float], name: str, error: Exception
+) -> None:
+    FlakyFileSystem.errors[:] = [error] * 4
+    ACTIONS[name](flaky)
+    assert FlakyFileSystem.calls.count(name) == 5
+    assert len(at_once) == 4
+    assert all(0.5 <= wait / mean <= 1.5 for wait, mean in zip(at_once, WAITS_S, strict=True))
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_attempts_are_bounded_and_the_error_says_so(
+    flaky: str, at_once: list[float], tmp_path: Path, name: str
+) -> None:
+    FlakyFileSystem.errors[:] = [OSError(errno.EIO, "I/O error")] * 20
+    with pytest.raises(StorageError, match=r"no answer in 5 attempts .*I/O error.*run the same"):
+        ACTIONS[name](flaky)
+    assert len(at_once) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+@pytest.mark.parametrize("error", [PermissionError("denied"), OSError(errno.EINVAL, "no such key")])
+def test_what_will_not_pass_is_not_tried_again(
+    flaky: str, at_once: list[float], name: str, error: Exception
+) -> None:
+    FlakyFileSystem.errors[:] = [error]
+    with pytest.raises(StorageError, match=r"denied|no such key"):
+        ACTIONS[name](flaky)
+    assert at_once == []
+
+
+def test_mistakes_of_ours_are_no_storage_errors(flaky: str, at_once: list[float]) -> None:
+    for name, action in ACTIONS.items():
+        FlakyFileSystem.errors[:] = [TypeError(name)]
+        with pytest.raises(TypeError, match=name):
+            action(flaky)
+    assert at_once == []
+
+
+def test_an_answer_that_did_not_come_is_no_missing_file(flaky: str, at_once: list[float]) -> None:
+    """fsspec's own ``exists`` says no to whatever goes wrong: a store would be made anew."""
+    FlakyFileSystem.errors[:] = [OSError(errno.EIO, "I/O error")] * 5
+    with pytest.raises(StorageError):
+        storage.exists(f"{flaky}/a")
+    assert storage.exists(f"{flaky}/a")
+    assert at_once
+
+
+def test_uploads_elsewhere_than_to_object_stores_are_renamed_when_whole(
+    flaky: str, tmp_path: Path
+) -> None:
+    """`FlakyFileSystem` writes half a file before it fails: none of it must be seen."""
+    FlakyFileSystem.errors[:] = [PermissionError("denied")]
+    with pytest.raises(StorageError):
+        storage.put_bytes(f"{flaky}/a", b"new content")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
+    storage.put_bytes(f"{flaky}/deep/b", b"new content")
+    with storage.replacing(f"{flaky}/a") as temporary:
+        temporary.write_bytes(b"replaced")
+    assert storage.read_bytes(f"{flaky}/deep/b") == b"new content"
+    assert (tmp_path / "a").read_bytes() == b"replaced"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "deep"]
+
+
+def test_local_storage_is_tried_again_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: list[float]
+) -> None:
+    path, errors = tmp_path / "a", [OSError(errno.ESTALE, "Stale file handle")] * 2
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if errors:
+            raise errors.pop()
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    storage.put_bytes(str(path), b"x")
+    assert path.read_bytes() == b"x"
+    assert len(at_once) == 2
+    errors[:] = [OSError(errno.ENOSPC, "full")]
+    with pytest.raises(StorageError, match="the disk is full"):
+        storage.put_bytes(str(path), b"y")
+    assert len(at_once) == 2
+
+
+def test_removal_and_sizes_that_fail_are_errors_of_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StorageError, match="gone: cannot be read: No such file"):
+        storage.size_bytes(str(tmp_path / "gone"))
+    (tmp_path / "a").touch()
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StorageError, match="a: cannot be written: no permission"):
+        storage.remove_tree(str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "passes"),
+    [
+        ("HTTPClientError", "botocore.exceptions", True),
+        ("ClientPayloadError", "aiohttp.client_exceptions", True),
+        ("ClientPayloadError", "crane_ray.other", False),
+        ("ServiceRequestError", "azure.core.exceptions", True),
+    ],
+)
+def test_errors_of_client_libraries_are_known_by_name(name: str, module: str, passes: bool) -> None:
+    error = type(name, (Exception,), {"__module__": module})("x")
+    assert retries.may_pass(error) is passes
+    assert retries.is_storage_error(error) is not module.startswith("crane_ray")
+    for status, passing in ((503, True), (404, False)):
+        error = type("HttpError", (Exception,), {"__module__": "gcsfs.retry", "code": status})("x")
+        assert retries.may_pass(error) is passing
+
+
+def test_blocks_are_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "BLOCK_BYTES", 10)
+    data = bytes(range(256))
+    for base in (str(tmp_path), "memory://blocks"):
+        for size in (0, 1, 10, 39, 40, 41, 256):
+            path = storage.join(base, str(size))
+            storage.put_bytes(path, data[:size])
+            assert b"".join(storage.read_blocks(path, size)) == data[:size]
+        with pytest.raises(StorageError, match="gone: cannot be read"):
+            list(storage.read_blocks(storage.join(base, "gone"), 5))
+
+
+def test_files_are_listed_below_folders_with_their_facts(root: str) -> None:
+    for name in ("a", "sub/b", "sub/.c", "sub/deep/d"):
+        storage.put_bytes(storage.join(root, name), name.encode())
+    found = storage.list_facts(root, recursive=True)
+    assert [(facts.uri, facts.size) for facts in found] == [
+        (storage.join(root, name), len(name)) for name in ("a", "sub/b", "sub/deep/d")
+    ]
+    assert storage.facts_of(storage.join(root, "a")).size == 1
+    assert storage.list_facts(storage.join(root, "gone"), recursive=True) == []
 
 
 def test_a_storage_error_keeps_its_errno_across_processes() -> None:

@@ -14,8 +14,8 @@ from crane_ray.features.ledger import (
     IndexRow,
     Ledger,
     Receipt,
-    WrittenShards,
 )
+from crane_ray.features.standing import WrittenShards
 
 
 def receipt(slide_id: str, shard: int, **fields: object) -> Receipt:
@@ -47,8 +47,9 @@ def test_an_empty_ledger_has_no_slides(ledger: Ledger) -> None:
 
 def test_a_receipt_comes_back_as_it_was(ledger: Ledger) -> None:
     mine = Receipt(
-        "Größe 1", 3, "error", 2**40, "c", 7, "sum", "why\nnot", True, 2, 1.25, 0.5, 256,
-        "openslide", "h:1", "run", "2025-01-01T00:00:00.000+00:00",
+        "Größe 1", 3, "error", 2**40, "c", 7, "sum", "why\nnot", True, 2, 1.25, 0.5,
+        batch_size=256, reader="openslide", host="h:1", run_id="run",
+        written="2025-01-01T00:00:00.000+00:00",
     )  # fmt: skip
     ledger.append([mine])
     assert everything(ledger) == {"Größe 1": {3: mine}}

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +45,30 @@ def slide_names(count: int) -> list[str]:
     return [f"TCGA-A{number:06d}-01Z-00-DX1" for number in range(count)]
 
 
-def write_ledger(path: Path, slide_ids: list[str], shards: int = SHARDS) -> None:
-    """The receipts of all first shards, then of all second ones, and so on."""
+def write_ledger(
+    path: Path, slide_ids: list[str], shards: int = SHARDS, *, of: int | None = None
+) -> None:
+    """The receipts of all first shards, then of all second ones, and so on.
+
+    Args:
+        path: of the file.
+        slide_ids: the slides.
+        shards: how many of each slide's shards are written.
+        of: how many each slide has; as many where not given.
+    """
     count = len(slide_ids) * shards
     number = np.arange(count)
     columns = {
         "slide_id": slide_ids * shards,
         "shard": (number // len(slide_ids)).astype(np.int32),
-        "checksum": [f"{n:064x}" for n in range(count)],
+        "checksum": [sha256(b"%d" % n).hexdigest() for n in range(count)],
         "coords_checksum": [f"{n:016x}" for n in range(len(slide_ids))] * shards,
         "host": [f"node-{n % 64}:1" for n in range(count)],
         "written": [f"2025-01-01T00:00:00.{n % 1000:03d}+00:00" for n in range(count)],
     }
     same = {
         "status": "ok",
-        "num_patches": shards * SHARD_ROWS,
+        "num_patches": (of or shards) * SHARD_ROWS,
         "rows": SHARD_ROWS,
         "error": "",
         "reader": "openslide",
@@ -94,7 +104,7 @@ def write_table(
             columns[field.name] = pa.repeat(value, count)
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
-    pq.write_table(table, path)
+    pq.write_table(table, path, row_group_size=20_000)
 
 
 def peak_mb() -> float:

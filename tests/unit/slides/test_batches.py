@@ -1,21 +1,20 @@
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crane_ray.errors import SlideError
-from crane_ray.slides.batches import read_batches, read_patch
+from crane_ray.slides import batches
+from crane_ray.slides.batches import fill_patches, read_patch, reading_order
 from crane_ray.slides.opening import open_slide
 from crane_ray.slides.params import TissueParams
-from crane_ray.slides.patches import PatchGrid, PatchSpec, plan_patches
-from crane_ray.slides.slide import Slide, SlideReader
+from crane_ray.slides.patches import PatchGeometry, PatchGrid, PatchSpec, plan_patches
+from crane_ray.slides.slide import RegionsReader, Slide, SlideReader
 from crane_ray.slides.tissue import TissueContours
 from crane_ray.testing import faults
 from crane_ray.testing.pyramids import write_pyramid
@@ -23,16 +22,12 @@ from crane_ray.testing.pyramids import write_pyramid
 Image = npt.NDArray[np.uint8]
 
 
-@pytest.fixture(scope="module")
-def reader(slide_path: Path) -> Iterator[SlideReader]:
-    with open_slide(Slide("painted", str(slide_path))) as reader:
+@pytest.fixture(scope="module", params=["openslide", "tiff"])
+def reader(slide_path: Path, request: pytest.FixtureRequest) -> Iterator[SlideReader]:
+    """One that reads a region at a time, and one that fills many at once."""
+    with open_slide(Slide("painted", str(slide_path)), request.param) as reader:
+        assert isinstance(reader, RegionsReader) == (request.param == "tiff")
         yield reader
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(3) as pool:
-        yield pool
 
 
 def grid_of(reader: SlideReader, tissue: TissueContours, spec: PatchSpec) -> PatchGrid:
@@ -76,133 +71,154 @@ def test_a_patch_shows_the_same_tissue_whatever_it_is_read_from(
     assert np.abs(difference).max() <= 1
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 7, 1000])
-@pytest.mark.parametrize("ahead", [0, 1, 3])
-def test_batches_are_the_patches_in_their_order(
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PatchSpec(level=0, size_px=48),
+        PatchSpec(level=1, size_px=33),
+        PatchSpec(mpp=0.75, size_px=64),
+        PatchSpec(level=0, size_px=32, custom_downsample=3),
+    ],
+    ids=["level 0", "level 1", "resampled", "custom downsample"],
+)
+@pytest.mark.parametrize("scratch_bytes", [1, 3 * 96 * 96 * 3, 2**30])
+def test_many_patches_are_filled_as_each_is_read(
     reader: SlideReader,
     painted_tissue: TissueContours,
-    pool: ThreadPoolExecutor,
-    batch_size: int,
-    ahead: int,
+    spec: PatchSpec,
+    scratch_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    grid = grid_of(reader, painted_tissue, PatchSpec(level=0, size_px=48))
-    rows = range(3, 24)
-    batches = list(read_batches(reader, grid, rows, batch_size, pool=pool, ahead=ahead))
-    assert [batch.start for batch in batches] == list(rows[::batch_size])
-    assert all(len(batch) == batch_size for batch in batches[:-1])
-    pixels = np.concatenate([batch.pixels for batch in batches])
+    grid = grid_of(reader, painted_tissue, spec)
+    rows = np.random.default_rng(2).permutation(len(grid))[:11]
     expected = np.stack([read_patch(reader, grid, row) for row in rows])
-    np.testing.assert_array_equal(pixels, expected)
+    assert expected.std() > 10
+    monkeypatch.setattr(batches, "SCRATCH_BYTES", scratch_bytes)
+    memory = np.full((13, spec.size_px, spec.size_px, 3), 77, dtype=np.uint8)
+    fill_patches(reader, grid, rows, memory[1:12])
+    np.testing.assert_array_equal(memory[1:12], expected)
+    assert (memory[[0, 12]] == 77).all(), "nothing is written beside the rows"
 
 
-def test_no_rows_give_no_batches(
-    reader: SlideReader, painted_tissue: TissueContours, pool: ThreadPoolExecutor
+def test_scratch_memory_is_bounded(
+    slide_path: Path, painted_tissue: TissueContours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    held = list[int]()
+
+    with open_slide(Slide("painted", str(slide_path)), "tiff") as reader:
+        read_regions = reader.read_regions  # type: ignore[attr-defined]
+
+        def watched(xy: npt.NDArray[np.int64], level: int, out: Image) -> None:
+            assert out.flags.c_contiguous
+            held.append(out.nbytes)
+            read_regions(xy, level, out)
+
+        monkeypatch.setattr(reader, "read_regions", watched)
+        monkeypatch.setattr(batches, "SCRATCH_BYTES", 4 * 96 * 96 * 3)
+        grid = grid_of(reader, painted_tissue, PatchSpec(mpp=0.75, size_px=64))
+        fill_patches(reader, grid, np.arange(10), np.empty((10, 64, 64, 3), dtype=np.uint8))
+    assert [size // (96 * 96 * 3) for size in held] == [4, 4, 2]
+
+
+def test_no_rows_are_no_work(reader: SlideReader, painted_tissue: TissueContours) -> None:
     grid = grid_of(reader, painted_tissue, PatchSpec(level=0, size_px=48))
-    assert not list(read_batches(reader, grid, range(5, 5), 4, pool=pool))
+    fill_patches(reader, grid, np.empty(0, np.int64), np.empty((0, 48, 48, 3), dtype=np.uint8))
 
 
-class Counting:
-    """Counts the patches that are being read or were read through another reader."""
-
-    name = "counting"
-
-    def __init__(self, reader: SlideReader) -> None:
-        self.info = reader.info
-        self.begun = 0
-        self.running = 0
-        self._reader = reader
-        self._lock = threading.Lock()
-
-    def read_region(self, xy: tuple[int, int], level: int, size: tuple[int, int]) -> Image:
-        with self._lock:
-            self.begun += 1
-            self.running += 1
-        try:
-            return self._reader.read_region(xy, level, size)
-        finally:
-            with self._lock:
-                self.running -= 1
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
-
-
-@pytest.mark.parametrize("ahead", [0, 2])
-def test_decoding_runs_only_so_far_ahead(
-    reader: SlideReader, painted_tissue: TissueContours, ahead: int
-) -> None:
-    grid = grid_of(reader, painted_tissue, PatchSpec(level=0, size_px=32))
-    counting = Counting(reader)
-    with ThreadPoolExecutor(1) as pool:
-        batches = read_batches(counting, grid, range(40), 4, pool=pool, ahead=ahead)
-        assert counting.begun == 0, "nothing before it is asked for"
-        next(batches)
-        pool.submit(lambda: None).result()  # the pool has done all that it was given
-        assert counting.begun == 4 * (ahead + 1)
-        batches.close()
-
-
-def test_nothing_decodes_any_more_once_the_batches_are_given_up(
-    reader: SlideReader, painted_tissue: TissueContours
-) -> None:
-    grid = grid_of(reader, painted_tissue, PatchSpec(level=0, size_px=32))
-    counting = Counting(reader)
-    with ThreadPoolExecutor(2) as pool:
-        batches = read_batches(counting, grid, range(60), 4, pool=pool, ahead=9)
-        next(batches)
-        batches.close()
-        assert counting.running == 0
-        begun = counting.begun
-        pool.submit(lambda: None).result()
-        assert counting.begun == begun
-
-
-def test_a_patch_that_cannot_be_decoded_is_an_error_after_the_batches_before_it(
-    tmp_path: Path, tissue_image: Image, pool: ThreadPoolExecutor
+@pytest.mark.parametrize("name", ["openslide", "tiff"])
+def test_a_patch_that_cannot_be_decoded_is_an_error_that_says_where(
+    tmp_path: Path, tissue_image: Image, name: str
 ) -> None:
     path = write_pyramid(tmp_path / "slide.tif", tissue_image, mpp=0.5)
     faults.remove_tiles(path, tiles=[2])
-    with open_slide(Slide("a", str(path))) as reader:
+    with open_slide(Slide("a", str(path)), name) as reader:
         spec = PatchSpec(level=0, size_px=256)
         xy = np.array([[0, 0], [256, 0], [512, 0], [0, 256]])
         geometry = plan_patches(TissueContours(), reader.info, spec, TissueParams()).geometry
-        batches = read_batches(reader, PatchGrid("a", spec, geometry, xy), range(4), 1, pool=pool)
-        assert [next(batches).start, next(batches).start] == [0, 1]
-        with pytest.raises(SlideError, match=r"slide\.tif: tiles at level 0 near \(512, 0\)"):
-            next(batches)
+        grid = PatchGrid("a", spec, geometry, xy)
+        out = np.empty((2, 256, 256, 3), dtype=np.uint8)
+        with pytest.raises(SlideError, match=r"slide\.tif: .*level 0 near \(512, 0\)"):
+            fill_patches(reader, grid, np.array([1, 2]), out)
 
 
-def test_an_error_in_a_batch_waits_for_the_rest_of_that_batch(
-    reader: SlideReader, painted_tissue: TissueContours
+def lattice(
+    columns: int, rows: int, step: float, offset: tuple[int, int] = (0, 0), size_px: int = 256
+) -> PatchGrid:
+    """Patches column by column, as they are planned."""
+    x, y = np.meshgrid(np.arange(columns), np.arange(rows), indexing="ij")
+    places = np.stack([x.ravel(), y.ravel()], axis=1) * step
+    xy = np.floor(places + 0.5).astype(np.int64) + offset
+    geometry = PatchGeometry(0, size_px, (size_px, size_px), (step, step))
+    return PatchGrid("a", PatchSpec(size_px=size_px, level=0), geometry, xy)
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> PatchGrid:
+    step = draw(st.floats(1, 3000))
+    offset = draw(st.tuples(st.integers(-5000, 5000), st.integers(-5000, 5000)))
+    grid = lattice(draw(st.integers(1, 30)), draw(st.integers(1, 30)), step, offset)
+    kept = draw(st.lists(st.integers(0, len(grid) - 1), min_size=1, max_size=200))
+    return PatchGrid("a", grid.spec, grid.geometry, grid.xy[kept])
+
+
+@given(grid=grids(), data=st.data())
+def test_the_reading_order_has_every_row_once(grid: PatchGrid, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(grid)))
+    rows = range(start, data.draw(st.integers(start, len(grid))))
+    order = reading_order(grid, rows)
+    assert sorted(order.tolist()) == list(rows)
+    np.testing.assert_array_equal(order, reading_order(grid, rows))
+
+
+@given(grid=grids(), data=st.data())
+def test_rows_are_read_in_the_same_order_whatever_their_shard(
+    grid: PatchGrid, data: st.DataObject
 ) -> None:
-    """The caller closes the slide next; a decode still running then takes the process down."""
-    grid = grid_of(reader, painted_tissue, PatchSpec(level=0, size_px=32))
+    start = data.draw(st.integers(0, len(grid)))
+    rows = range(start, data.draw(st.integers(start, len(grid))))
+    whole = reading_order(grid, range(len(grid))).tolist()
+    assert reading_order(grid, rows).tolist() == [row for row in whole if row in rows]
 
-    class FirstBreaks(Counting):
-        def read_region(
-            self, xy: tuple[int, int], level: int, size: tuple[int, int]
-        ) -> npt.NDArray[np.uint8]:
-            if xy == tuple(grid.xy[0].tolist()):
-                raise SlideError("a broken tile")
-            with self._lock:
-                self.running += 1
-            try:
-                time.sleep(0.05)
-                return super().read_region(xy, level, size)
-            finally:
-                with self._lock:
-                    self.running -= 1
 
-    breaking = FirstBreaks(reader)
-    with ThreadPoolExecutor(4) as pool:
-        with pytest.raises(SlideError, match="a broken tile"):
-            next(read_batches(breaking, grid, range(16), 8, pool=pool, ahead=0))
-        assert breaking.running == 0
-        begun = breaking.begun
-        pool.submit(lambda: None).result()
-        assert breaking.begun == begun
+def tiles_of_runs(grid: PatchGrid, order: npt.NDArray[np.int64], tile_px: int, run: int) -> float:
+    """Mean number of distinct tiles that a run of patches touches."""
+    counts = []
+    for first in range(0, len(order) - run + 1, run):
+        xy = grid.xy[order[first : first + run]]
+        low, high = xy // tile_px, (xy + grid.spec.size_px - 1) // tile_px
+        counts.append(
+            len(
+                {
+                    (column, row)
+                    for (x0, y0), (x1, y1) in zip(low.tolist(), high.tolist(), strict=True)
+                    for column in range(x0, x1 + 1)
+                    for row in range(y0, y1 + 1)
+                }
+            )
+        )
+    return float(np.mean(counts))
+
+
+@pytest.mark.parametrize(
+    ("step", "offset"),
+    [(256.0, (100, 37)), (256.0, (-411, 3000)), (253.7, (0, 0)), (128.0, (10, 10))],
+    ids=["unaligned", "unaligned, elsewhere", "fractional", "overlapping"],
+)
+def test_neighbours_are_read_together(step: float, offset: tuple[int, int]) -> None:
+    grid = lattice(40, 100, step, offset)
+    in_columns = np.arange(len(grid))
+    found = reading_order(grid, range(len(grid)))
+    for run, gain in ((32, 0.8), (64, 0.7)):
+        before = tiles_of_runs(grid, in_columns, 256, run)
+        assert tiles_of_runs(grid, found, 256, run) < gain * before
+
+
+def test_a_square_of_patches_needs_the_tiles_that_the_constant_promises() -> None:
+    grid = lattice(64, 64, 256, (100, 100))
+    side = batches.CELL_STEPS
+    inside = lattice(side * 8, side * 8, 256, (100, 100))
+    assert len(grid) == len(inside)
+    columns = tiles_of_runs(grid, np.arange(len(grid)), 256, 64)
+    squares = tiles_of_runs(grid, reading_order(grid, range(len(grid))), 256, 64)
+    assert columns == 130
+    assert squares == 81

@@ -1,10 +1,13 @@
+import io
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from crane_ray import storage
 from crane_ray.errors import ConfigError, CraneError
 from crane_ray.slides.listing import Entry, list_slides, read_table
+from tests.object_storage import S3
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -85,9 +88,61 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path, source: str, messag
         list_slides(f"{tmp_path}/{source}")
 
 
-def test_a_uri_is_refused_with_a_way_out() -> None:
-    with pytest.raises(ConfigError, match=r"--slides s3://b/x: .*mount the bucket"):
-        list_slides("s3://b/x")
+@pytest.fixture
+def bucket(s3: S3) -> str:
+    """A prefix of a bucket with slides and other things in it."""
+    base = s3.uri("listing")
+    for name in ("b.svs", "a.TIFF", "notes.txt", ".hidden.svs", "sub/e.svs", "d.svs/x.txt"):
+        storage.put_bytes(storage.join(base, name), b"x")
+    s3.client().put("listing/empty/", b"")
+    return base
+
+
+def test_slides_of_a_bucket_are_listed_like_those_of_a_folder(bucket: str) -> None:
+    assert list_slides(f"{bucket}/")[1] == Entry("b", f"{bucket}/b.svs")
+    assert ids(bucket) == ["a", "b"]
+    assert ids(bucket, recursive=True) == ["a", "b", "e"]
+    assert ids(f"{bucket}/b.svs") == ["b"]
+    assert ids(f"{bucket}/*.svs") == ["b"]
+    assert ids(f"{bucket}/**/*.svs") == ["b", "e"]
+    assert ids(f"{bucket}/s?b/[de].svs") == ["e"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("gone", r"--slides s3://cohort/listing/gone: no such file or folder"),
+        ("gone.csv", r"no such file or folder"),
+        ("*.ndpi", r"\*\.ndpi: the pattern matches no slide file"),
+        ("d.svs", r"no slide file in it \(its sub-folders are looked into with --recursive\)"),
+        ("empty", r"empty: no slide file in it"),
+    ],
+)
+def test_a_place_in_a_bucket_without_slides_is_named(
+    bucket: str, source: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        list_slides(f"{bucket}/{source}")
+
+
+def test_a_bucket_that_is_not_there_is_no_empty_one(s3: S3) -> None:
+    with pytest.raises(ConfigError, match=r"--slides s3://no-such-bucket/x: no such file"):
+        list_slides("s3://no-such-bucket/x")
+
+
+def test_a_table_in_a_bucket_names_slides_beside_it_and_elsewhere(s3: S3) -> None:
+    text = "uri,slide_id\nslides/x.svs,1\n./y.svs,\ns3://other/z.svs,\n/data/w.svs,\n"
+    storage.put_bytes(s3.uri("tables/cohort.csv"), text.encode())
+    assert list_slides(s3.uri("tables/cohort.csv")) == [
+        Entry("1", s3.uri("tables/slides/x.svs")),
+        Entry("w", "/data/w.svs"),
+        Entry("y", s3.uri("tables/y.svs")),
+        Entry("z", "s3://other/z.svs"),
+    ]
+    sink = io.BytesIO()
+    pd.DataFrame({"uri": ["a.svs"]}).to_parquet(sink)
+    storage.put_bytes(s3.uri("tables/cohort.parquet"), sink.getvalue())
+    assert list_slides(s3.uri("tables/cohort.parquet")) == [Entry("a", s3.uri("tables/a.svs"))]
 
 
 def test_a_tables_cells_are_taken_as_they_are(tmp_path: Path) -> None:

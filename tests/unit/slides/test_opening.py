@@ -6,7 +6,7 @@ import pytest
 import tifffile
 from PIL import Image as PillowImage
 
-from crane_ray.errors import SlideError
+from crane_ray.errors import ConfigError, SlideError
 from crane_ray.slides.opening import open_slide
 from crane_ray.slides.slide import Slide
 from crane_ray.testing import faults
@@ -22,15 +22,76 @@ def refusal(path: Path | str) -> str:
     return str(caught.value)
 
 
-def test_a_pyramid_goes_to_openslide_and_an_image_to_the_image_reader(
+def test_a_pyramid_is_read_directly_and_an_image_by_the_image_reader(
     slide_path: Path, tmp_path: Path
 ) -> None:
     with open_slide(Slide("a", str(slide_path))) as reader:
-        assert reader.name == "openslide"
+        assert reader.name == "tiff"
     for name in ("plain.png", "strips.tif"):
         PillowImage.new("RGB", (30, 20)).save(tmp_path / name)
         with open_slide(Slide("a", str(tmp_path / name))) as reader:
             assert reader.name == "image"
+
+
+def test_what_the_direct_reader_does_not_take_goes_to_openslide(tmp_path: Path) -> None:
+    path = tmp_path / "grey.tif"
+    tifffile.imwrite(path, np.full((64, 64), 9, np.uint8), tile=(32, 32), photometric="minisblack")
+    with open_slide(Slide("a", str(path))) as reader:
+        assert reader.name == "openslide"
+        assert (reader.read_region((0, 0), 0, (64, 64)) == 9).all()
+    with pytest.raises(
+        SlideError,
+        match=r"slide a: grey\.tif cannot be read by --reader tiff: .*8-bit RGB.*--reader auto",
+    ):
+        open_slide(Slide("a", str(path)), reader="tiff")
+
+
+@pytest.mark.parametrize("name", ["tiff", "openslide"])
+def test_a_reader_can_be_asked_for(slide_path: Path, name: str) -> None:
+    with open_slide(Slide("a", str(slide_path)), reader=name) as reader:
+        assert reader.name == name
+        between = reader.read_region((101, 51), 1, (20, 20))
+        assert between.any(), "regions between pixels are read whichever is asked for"
+
+
+def test_regions_between_pixels_are_those_of_openslide(slide_path: Path) -> None:
+    slide = Slide("a", str(slide_path))
+    with open_slide(slide) as fast, open_slide(slide, reader="openslide") as slow:
+        assert np.array_equal(
+            fast.read_region((101, 51), 1, (90, 70)), slow.read_region((101, 51), 1, (90, 70))
+        )
+
+
+@pytest.mark.parametrize("name", ["tiff", "openslide"])
+def test_a_reader_asked_for_takes_no_other_format(tmp_path: Path, name: str) -> None:
+    PillowImage.new("RGB", (30, 20)).save(tmp_path / "plain.png")
+    with pytest.raises(SlideError, match=r"slide a: .*use --reader auto"):
+        open_slide(Slide("a", str(tmp_path / "plain.png")), reader=name)
+
+
+def test_there_is_no_reader_of_an_unknown_name(slide_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean tiff"):
+        open_slide(Slide("a", str(slide_path)), reader="tif")
+
+
+def test_a_reader_may_be_the_users_own(
+    slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lab_of_tests").mkdir()
+    (tmp_path / "lab_of_tests" / "reader.py").write_text(
+        "from crane_ray.slides.readers import openslide\n"
+        "def detects(path):\n    return path.name == 'painted.tif'\n"
+        "def open_reader(path):\n"
+        "    reader = openslide.open_reader(path)\n"
+        "    reader.name = 'mine'\n"
+        "    return reader\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with open_slide(Slide("a", str(slide_path)), reader="lab_of_tests.reader") as reader:
+        assert reader.name == "mine"
+    other = write_pyramid(tmp_path / "b.tif", np.zeros((64, 64, 3), np.uint8), mpp=0.5)
+    with pytest.raises(SlideError, match=r"lab_of_tests\.reader does not know its content"):
+        open_slide(Slide("a", str(other)), reader="lab_of_tests.reader")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

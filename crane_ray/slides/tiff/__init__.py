@@ -1,0 +1,1 @@
+"""Tiled TIFF and Aperio SVS without OpenSlide: layout, tile codecs, placement, tile cache."""
