@@ -72,29 +72,6 @@ def filesystem(uri: str) -> tuple[Any, str]:
     return fs, str(inner)
 
 
-def zarr_store(uri: str) -> Any:
-    """What zarr opens for a URI: the filesystem of all other access, each request `retrying`.
-
-    Zarr would make an asynchronous client of its own in every thread, with connections that
-    nobody closes.
-    """
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper, async_wrapper
-    from zarr.storage import FsspecStore
-
-    fs, inner = filesystem(uri)
-    wrapped = AsyncFileSystemWrapper(fs, asynchronous=True)
-    for name in ("cat_file", "pipe_file", "info", "exists", "ls", "find", "rm"):
-        setattr(wrapped, f"_{name}", async_wrapper(_again(getattr(fs, name))))
-    return FsspecStore(wrapped, path=inner)
-
-
-def _again(method: Callable[..., Result]) -> Callable[..., Result]:
-    def again(*args: Any, **kwargs: Any) -> Result:
-        return retrying(lambda: method(*args, **kwargs))
-
-    return again
-
-
 def call(uri: str, action: Callable[[Any, str], Result]) -> Result:
     """The result of an action on a URI's filesystem and path; tried again where that may help."""
     fs, inner = filesystem(uri)

@@ -20,7 +20,7 @@ from crane_ray.features.weights import Weights
 from crane_ray.plugins import load_plugin
 from crane_ray.runtime.live import Teller
 from crane_ray.slides.handles import OpenSlides
-from crane_ray.slides.staging import StagingConfig
+from crane_ray.slides.staging import Stage, StagingConfig
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class ExtractionActor:
                 outputs,
                 batch_size=batch_size,
                 decode_threads=threads,
-                slides=OpenSlides(reader=reader, stage=staging.open_cache()),
+                slides=OpenSlides(reader=reader, stage=Stage(staging)),
                 run_id=run_id,
                 on_patches=self._tell,
             )

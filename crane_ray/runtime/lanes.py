@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import yaml
+
 from crane_ray import storage
 from crane_ray.errors import ConfigError, StoreError
 from crane_ray.features.cards import auto_precision, encoder_info, scale_warning
@@ -176,4 +178,7 @@ def common_spec(workspace: Workspace, rows: dict[str, SlideRow]) -> PatchSpec:
 def _is_latest(spec: PatchSpec, path: str) -> bool:
     from crane_ray.runtime.jobs import PatchJob
 
-    return storage.exists(path) and PatchJob.load(path).patch == spec
+    if not storage.exists(path):
+        return False
+    tree = yaml.safe_load(storage.read_bytes(path))
+    return PatchJob.model_validate(tree).patch == spec

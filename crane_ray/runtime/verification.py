@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
+from crane_ray.errors import StorageError
 from crane_ray.features.ledger import Receipt, index_row
 from crane_ray.features.store import FeatureStore
 from crane_ray.manifest import LeftOut
@@ -15,14 +16,20 @@ from crane_ray.runtime.reporting import Reporter, Silent, Summary
 from crane_ray.runtime.streams import stream_tasks
 
 RESULT_SCHEMA = pa.schema(
-    [("slide_id", pa.string()), ("rows", pa.int64()), ("damaged", pa.list_(pa.int32()))]
+    [
+        ("slide_id", pa.string()),
+        ("rows", pa.int64()),
+        ("damaged", pa.list_(pa.int32())),
+        ("unread", pa.string()),
+    ]
 )
 
 
 def run_verification(config: VerifyJob, reporter: Reporter | None = None) -> Summary:
     """Reads every committed slide of a store; damaged ones are failures.
 
-    With ``repair`` they are taken out of the store, so that the next extraction makes them again.
+    With ``repair`` they are taken out of the store, so that the next extraction makes them again;
+    those that could not be read just now stay.
 
     Raises:
         StoreError: there is no store, or its index cannot be read.
@@ -32,7 +39,7 @@ def run_verification(config: VerifyJob, reporter: Reporter | None = None) -> Sum
     store = FeatureStore.open(config.store)
     index = store.index.read()
     summary = Summary("verify", store.root)
-    unchecked = set(index)
+    unchecked, found = set(index), set[str]()
     reporter.begin("verifying", slides=len(index))
     rows = ({**asdict(row), "mpp": row.mpp or 0.0} for row in index.values())
     try:
@@ -43,10 +50,14 @@ def run_verification(config: VerifyJob, reporter: Reporter | None = None) -> Sum
         ):
             for result in results:
                 unchecked.discard(result["slide_id"])
-                damaged = len(result["damaged"])
-                reporter.advance(slides=1, patches=result["rows"], failures=int(bool(damaged)))
+                damaged, unread = len(result["damaged"]), result["unread"]
+                failed = bool(damaged or unread)
+                reporter.advance(slides=1, patches=result["rows"], failures=int(failed))
                 summary.patches += result["rows"]
-                if damaged:
+                if unread:
+                    _leave_out(summary, result["slide_id"], f"not checked: {unread}")
+                elif damaged:
+                    found.add(result["slide_id"])
                     reason = f"{damaged} of its shards are missing or not as written{_next(config)}"
                     _leave_out(summary, result["slide_id"], reason)
                 else:
@@ -55,8 +66,8 @@ def run_verification(config: VerifyJob, reporter: Reporter | None = None) -> Sum
         reporter.end()
     for slide_id in sorted(unchecked):
         _leave_out(summary, slide_id, "its worker died each time it was read")
-    if config.repair and summary.failures:
-        _discard(store, {slide.slide_id for slide in summary.failures})
+    if config.repair and found:
+        _discard(store, found)
     summary.seconds = round(time.perf_counter() - begun, 1)
     return summary
 
@@ -67,8 +78,12 @@ def verify_task(table: pa.Table, root: str) -> pa.Table:
     results = []
     for record in table.to_pylist():
         row = index_row(record)
-        damaged = store.damaged_shards(row)
-        results.append({"slide_id": row.slide_id, "rows": row.num_patches, "damaged": damaged})
+        result = {"slide_id": row.slide_id, "rows": row.num_patches, "damaged": [], "unread": ""}
+        try:
+            result["damaged"] = store.damaged_shards(row)
+        except StorageError as error:  # storage that does not answer has not lost anything
+            result["unread"] = str(error)
+        results.append(result)
     return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
 
 

@@ -42,6 +42,10 @@ class Stage(Protocol):
         """
         ...
 
+    def drop_prefetched(self) -> None:
+        """Lets go of what was fetched and never leased."""
+        ...
+
 
 @dataclass
 class OpenedSlide:
@@ -107,10 +111,10 @@ class OpenSlides:
         """
         current = self._current
         if current is None or current.slide != slide or current.spoilt:
-            opened = self._open(slide)
-            self._retire()
+            self._retire()  # first: its copy may have to make room for the next one
+            current = self._open(slide)
             with self._lock:
-                self._current = current = opened
+                self._current = current
         with self._lock:
             current.users += 1
         return current
@@ -130,6 +134,8 @@ class OpenSlides:
     def close(self) -> None:
         """Closes the current slide (once its users are done)."""
         self._retire()
+        if self._stage is not None:
+            self._stage.drop_prefetched()
 
     def _open(self, slide: Slide) -> OpenedSlide:
         if self._stage is None:

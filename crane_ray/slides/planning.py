@@ -71,7 +71,7 @@ def plan_slide(
             raise SlideError(entry.problem)
         row = replace(row, plan_fingerprint=plan_fingerprint(entry, params, settings))
         slide = Slide(entry.slide_id, entry.uri, entry.case_id, entry.mpp)
-        cache = settings.staging.open_cache()
+        cache = settings.staging.cache_for(entry.uri)
         with staged(slide, cache) as local, open_slide(local, settings.reader) as reader:
             planner = _Planner(slide, reader, params, settings, workspace)
             row = planner.plan(with_facts(row, reader, local))

@@ -53,7 +53,7 @@ def read_process_list(path: str) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: it cannot be read, or lacks the slide_id column.
     """
-    table = read_table(Path(path))
+    table = read_table(path)
     if "slide_id" not in table.columns:
         found = ", ".join(map(str, table.columns))
         raise ConfigError(f"--process-list {path}: needs the column slide_id; found: {found}")

@@ -16,7 +16,7 @@ from crane_ray import storage
 from crane_ray.config import Config, Flag
 from crane_ray.slides.cache_folder import CacheFolder
 from crane_ray.slides.slide import Slide
-from crane_ray.slides.slide_cache import GB, SlideCache
+from crane_ray.slides.slide_cache import GB, Lease, SlideCache
 
 
 class StagingConfig(Config):
@@ -39,6 +39,10 @@ class StagingConfig(Config):
             raise ValueError("a folder on each node's own disk is needed, no URI")
         return None if value is None else storage.absolute(value)
 
+    def cache_for(self, uri: str) -> "SlideCache | None":
+        """The cache that a slide goes through; None where it is read where it lies."""
+        return self.open_cache() if self.local or storage.is_uri(uri) else None
+
     def open_cache(self) -> "SlideCache":
         """The cache of this process, the same one for the same config.
 
@@ -46,6 +50,37 @@ class StagingConfig(Config):
             ConfigError: the folder cannot be used.
         """
         return _open_cache(self)
+
+
+class Stage:
+    """The slides of one process as its readers see them: here, or brought here.
+
+    Opens the cache with the first slide that needs it.
+    """
+
+    def __init__(self, config: StagingConfig) -> None:
+        self._config = config
+        self._cache: SlideCache | None = None
+
+    def prefetch(self, uri: str) -> None:
+        """Begins to fetch a slide that will be needed soon; errors wait for its lease."""
+        self._cache = self._config.cache_for(uri) or self._cache
+        if self._cache is not None:
+            self._cache.prefetch(uri)
+
+    def lease(self, uri: str) -> Lease:
+        """The slide's file on this node, waited for if need be.
+
+        Raises:
+            SlideError: it cannot be brought here.
+        """
+        self._cache = self._config.cache_for(uri) or self._cache
+        return Lease(Path(uri)) if self._cache is None else self._cache.lease(uri)
+
+    def drop_prefetched(self) -> None:
+        """Lets go of what was fetched ahead and not leased."""
+        if self._cache is not None:
+            self._cache.drop_prefetched()
 
 
 @functools.cache

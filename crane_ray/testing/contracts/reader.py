@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from crane_ray.slides.slide import SlideInfo, SlideReader
+from crane_ray.slides.slide import RegionsReader, SlideInfo, SlideReader
 
 SIZE = (48, 36)
 THREADS = 8
+REGIONS = 12
 LEVEL_DIFFERENCE = 12.0
 """Largest difference of the mean colours that two levels may show of the same place."""
 
@@ -25,7 +26,8 @@ def check_reader(reader: SlideReader) -> None:
     Raises:
         AssertionError: sizes and levels that do not fit together, regions of another shape,
             colours off the slide, other pixels for the same place (asked for as part of another
-            region, from several threads, or from another level).
+            region, from several threads, or from another level). Of a `RegionsReader` also
+            that many regions at once are those that are read one by one.
     """
     _check_info(reader)
     for level in range(reader.info.num_levels):
@@ -35,6 +37,8 @@ def check_reader(reader: SlideReader) -> None:
     _check_edges(reader)
     _check_levels(reader)
     _check_threads(reader)
+    if isinstance(reader, RegionsReader):
+        _check_regions(reader, reader)
 
 
 def _check_info(reader: SlideReader) -> None:
@@ -135,6 +139,30 @@ def _check_threads(reader: SlideReader) -> None:
         together = list(pool.map(lambda place: _read(reader, place), places * 2))
     for place, pixels, expected in zip(places * 2, together, alone * 2, strict=True):
         assert np.array_equal(pixels, expected), f"{place}: other pixels with threads at once"
+
+
+def _check_regions(reader: SlideReader, regions: RegionsReader) -> None:
+    """Many regions at once, on and off the slide, some twice, alone and from several threads."""
+    (right, down), rng = reader.info.dimensions, np.random.default_rng(1)
+    runs: list[tuple[int, npt.NDArray[np.int64], Pixels]] = []
+    for level in range(reader.info.num_levels):
+        xy = rng.integers((-60, -60), (right + 60, down + 60), (REGIONS, 2), dtype=np.int64)
+        xy[-1] = xy[0]
+        alone = [_read(reader, ((x, y), level, SIZE)) for x, y in xy.tolist()]
+        runs.append((level, xy, np.stack(alone)))
+
+    def read(run: tuple[int, npt.NDArray[np.int64], Pixels]) -> bool:
+        level, xy, expected = run
+        out = np.full_like(expected, 119)
+        regions.read_regions(xy, level, out)
+        return np.array_equal(out, expected)
+
+    for run in runs:
+        assert read(run), f"level {run[0]}: many regions at once have other pixels than one by one"
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert all(pool.map(read, runs * THREADS)), "many regions at once: other with threads"
+    nothing = np.empty((0, SIZE[1], SIZE[0], 3), np.uint8)
+    regions.read_regions(np.empty((0, 2), np.int64), 0, nothing)
 
 
 def _middle(info: SlideInfo) -> tuple[int, int, int, int]:
