@@ -4,13 +4,13 @@ Plain Python without Ray. The ledger is written before the index, which follows 
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from crane_ray import storage
 from crane_ray.features.extraction import Shard
-from crane_ray.features.ledger import Receipt
+from crane_ray.features.ledger import IndexRow, Receipt
 from crane_ray.features.standing import Committed, Standing, WrittenShards, standings
 from crane_ray.features.store import FeatureStore
 from crane_ray.slides.workspace import SlideRow, Workspace
@@ -45,7 +45,9 @@ class Books:
         rows: dict[str, SlideRow],
         *,
         replace_stale: bool = False,
+        on_commit: Callable[[IndexRow], None] = lambda row: None,
     ) -> None:
+        """Opens the books of a store; ``on_commit`` is told each slide that becomes whole."""
         self.failed: dict[str, str] = {}
         """Reasons by slide_id."""
         self.done: set[str] = set()
@@ -60,6 +62,7 @@ class Books:
         self._workspace = workspace
         self._rows = rows
         self._committed = Committed(store.index)
+        self._on_commit = on_commit
         self._pending: list[Receipt] = []
         self._num_flushed = 0
         self._next_ledger = self._next_index = 0.0
@@ -203,8 +206,10 @@ class Books:
         if not self._is_whole(work.row, work.written):
             return False
         row = work.row
-        self._committed.add(work.written.commit(row.slide_id, row.case_id, self._dim, row.mpp))
+        committed = work.written.commit(row.slide_id, row.case_id, self._dim, row.mpp)
+        self._committed.add(committed)
         self.todo.pop(row.slide_id, None)
+        self._on_commit(committed)
         return True
 
     def _is_whole(self, row: SlideRow, written: WrittenShards) -> bool:

@@ -1,10 +1,12 @@
 """A feature store as CLAM's files, a CPU task a slide on Ray Data."""
 
+from collections import deque
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
+import ray
 
 from crane_ray import storage
 from crane_ray.errors import ConfigError, CraneError, StorageError
@@ -22,6 +24,8 @@ DEAD_WORKER = (
     "its worker died each time it was tried, probably out of memory; try --cpus for fewer slides "
     "at a time"
 )
+EARLY_AT_ONCE = 1
+"""Slides that are written beside a running extraction: it keeps the CPUs."""
 EXPORT_SCHEMA = pa.schema(
     [
         ("slide_id", pa.string()),
@@ -44,30 +48,69 @@ def run_export(config: ExportJob, reporter: Reporter | None = None) -> Summary:
     reporter, store = reporter or Silent(), FeatureStore.open(config.store)
     index = _chosen(store, config.slides)
     summary = Summary("export", config.to)
-    unseen = set(index)
     with recorded("export", config, storage.join(config.to, "manifests")) as record:
         record.summarise = lambda: summary
-        reporter.begin("exporting", slides=len(index))
-        rows = ({**asdict(row), "mpp": row.mpp or 0.0} for row in index.values())
-        kwargs = {
-            "root": store.root,
-            "folder": config.to,
-            "formats": config.formats or CLAM_FORMATS,
-        }
-        try:
-            with (
-                connected(config.cluster),
-                closing(stream_tasks(rows, export_task, kwargs=kwargs)) as results,
-            ):
-                for result in results:
-                    unseen.discard(result["slide_id"])
-                    _count_export(summary, result, reporter)
-        finally:
-            reporter.end()
-        for slide_id in sorted(unseen):
-            leave_out(summary, slide_id, DEAD_WORKER)
+        with connected(config.cluster):
+            export_slides(store, index, summary, reporter, formats=config.formats)
     assert record.summary is not None
     return record.summary
+
+
+def export_slides(
+    store: FeatureStore,
+    index: dict[str, IndexRow],
+    summary: Summary,
+    reporter: Reporter,
+    *,
+    formats: tuple[ClamFormat, ...] = (),
+) -> None:
+    """Writes slides of a store into the summary's folder, on the connected Ray.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    unseen = set(index)
+    reporter.begin("exporting", slides=len(index))
+    rows = (_record(row) for row in index.values())
+    kwargs = {"root": store.root, "folder": summary.where, "formats": formats or CLAM_FORMATS}
+    try:
+        with closing(stream_tasks(rows, export_task, kwargs=kwargs)) as results:
+            for result in results:
+                unseen.discard(result["slide_id"])
+                _count_export(summary, result, reporter)
+    finally:
+        reporter.end()
+    for slide_id in sorted(unseen):
+        leave_out(summary, slide_id, DEAD_WORKER)
+
+
+class EarlyExport:
+    """Writes slides as CLAM's files as soon as they are whole, a few at a time, beside a run.
+
+    Nothing is lost where that fails or is cut short: `export_slides` at the end of the run looks at
+    every slide and finds most of them done.
+    """
+
+    def __init__(self, store: FeatureStore, folder: str) -> None:
+        self._kwargs = {"root": store.root, "folder": folder, "formats": CLAM_FORMATS}
+        self._waiting: deque[IndexRow] = deque()
+        self._running: list[Any] = []
+        self._task = ray.remote(num_cpus=0, max_retries=0)(export_task)
+
+    def add(self, row: IndexRow) -> None:
+        """A slide is whole."""
+        self._waiting.append(row)
+        if self._running:
+            _, self._running = ray.wait(
+                self._running, num_returns=len(self._running), timeout=0, fetch_local=False
+            )
+        while self._waiting and len(self._running) < EARLY_AT_ONCE:
+            table = pa.Table.from_pylist([_record(self._waiting.popleft())])
+            self._running.append(self._task.remote(table, **self._kwargs))
+
+
+def _record(row: IndexRow) -> dict[str, Any]:
+    return {**asdict(row), "mpp": row.mpp or 0.0}
 
 
 def _chosen(store: FeatureStore, slides: tuple[str, ...]) -> dict[str, IndexRow]:

@@ -12,14 +12,15 @@ from crane_ray.features.clock import Shares
 from crane_ray.features.commits import Books
 from crane_ray.features.extraction import Shard
 from crane_ray.features.joint import JointBooks
-from crane_ray.features.ledger import Receipt
+from crane_ray.features.ledger import IndexRow, Receipt
 from crane_ray.features.verdict import judge
 from crane_ray.manifest import LeftOut
 from crane_ray.plugins import require_plugin
 from crane_ray.runtime.actors import ExtractionActor, Target, shard_table
 from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.exchange import EarlyExport, export_slides
 from crane_ray.runtime.jobs import ExtractJob
-from crane_ray.runtime.lanes import Lane, open_books, open_lanes, patched_slides
+from crane_ray.runtime.lanes import Lane, open_lanes, patched_slides
 from crane_ray.runtime.live import LiveCount
 from crane_ray.runtime.packing import pack_shards
 from crane_ray.runtime.pools import Pool, plan_pool
@@ -56,6 +57,8 @@ class Run:
     """Where the encoders' time went."""
     readers: dict[str, str] = field(default_factory=dict)
     """Which reader read which slide, in this run."""
+    not_exported: list[LeftOut] = field(default_factory=list)
+    """Whole slides of which CLAM's files could not be written."""
 
 
 def run_extraction(config: ExtractJob, reporter: Reporter | None = None) -> Summary:
@@ -78,16 +81,44 @@ def run_extraction(config: ExtractJob, reporter: Reporter | None = None) -> Summ
         for lane in lanes:
             for warning in lane.warnings():
                 reporter.note(warning)
-        books = open_books(lanes, workspace, rows, replace_stale=config.replace_stale)
-        run = Run(config, record.manifest.run_id, pool, lanes, JointBooks(books, rows), reporter)
+        books = JointBooks(open_books(config, lanes, workspace, rows), rows)
+        run = Run(config, record.manifest.run_id, pool, lanes, books, reporter)
         record.summarise = lambda: summarise(run, rows)
         try:
             extract_missing(run)
         finally:
             reporter.end()
             run.books.flush()
+        export(run)
     assert record.summary is not None
     return record.summary
+
+
+def open_books(
+    config: ExtractJob, lanes: Sequence[Lane], workspace: Workspace, rows: dict[str, SlideRow]
+) -> list[Books]:
+    """The books of each lane's store; slides that become whole are exported where asked for."""
+    folders = config.clam_folders or (None,) * len(lanes)
+    books = []
+    for lane, folder in zip(lanes, folders, strict=True):
+        tell = EarlyExport(lane.store, folder).add if folder else _tell_nobody
+        replace_stale = config.replace_stale
+        books.append(
+            Books(lane.store, workspace, rows, replace_stale=replace_stale, on_commit=tell)
+        )
+    return books
+
+
+def _tell_nobody(row: IndexRow) -> None:
+    pass
+
+
+def export(run: Run) -> None:
+    """Writes CLAM's files of all committed slides where asked for; most are there already."""
+    for lane, folder in zip(run.lanes, run.config.clam_folders, strict=False):
+        summary = Summary("export", folder)
+        export_slides(lane.store, lane.store.index.read(), summary, run.reporter)
+        run.not_exported += summary.left_out
 
 
 def extract_missing(run: Run) -> None:
@@ -195,6 +226,9 @@ def summarise(run: Run, rows: dict[str, SlideRow]) -> Summary:
     if verdict is not None:
         summary.verdict = f"{verdict.words}; {verdict.advice}"
         summary.facts["limit"] = asdict(verdict)
+    for slide in run.not_exported:
+        reason = f"its features are there, CLAM's files are not: {slide.reason}"
+        summary.left_out.append(slide.model_copy(update={"reason": reason}))
     for slide_id, row in rows.items():
         reason = _reason(books, run.lanes, slide_id)
         if reason:

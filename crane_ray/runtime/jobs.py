@@ -3,7 +3,7 @@
 Imports no ray, so that ``crane-ray VERB --help`` answers at once.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -131,25 +131,45 @@ class ExtractJob(JobConfig):
     """Layout of a new store's arrays: zarr, parquet, or the dotted path of a module of your own."""
     dtype: Annotated[FeatureType | None, Flag("--dtype")] = None
     """Type of stored features: float16, or float32 (the default with fp32 precision)."""
+    clam: Annotated[str | None, Flag("--clam", metavar="FOLDER")] = None
+    """Folder (or URI) for CLAM's h5_files/ and pt_files/ of each slide as soon as it is whole; of
+    several encoders, a folder each below it."""
     replace_stale: Annotated[bool, Flag("--replace-stale")] = False
     """Extract slides again whose patches changed since; else they are recorded failures."""
     actors: ActorConfig = ActorConfig()
     """How actors share the cluster."""
 
-    @field_validator("store")
+    @field_validator("store", "clam")
     @classmethod
-    def _absolute_store(cls, value: str | None) -> str | None:
+    def _absolute_folders(cls, value: str | None) -> str | None:
         return None if value is None else storage.absolute(value)
+
+    @property
+    def clam_folders(self) -> tuple[str, ...]:
+        """Where CLAM's files of each encoder go; none where they are not asked for."""
+        if self.clam is None:
+            return ()
+        if len(self.encoder_configs) == 1:
+            return (self.clam,)
+        return tuple(storage.join(self.clam, file_name(one.name)) for one in self.encoder_configs)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_settings(cls, data: Any) -> Any:
+        """Fills in what encoders share; before anything is written, so that it reads back alike."""
+        if not isinstance(data, dict) or not isinstance(data.get("encoder"), dict):
+            return data
+        encoders = [
+            {**data["encoder"], **one} if isinstance(one, dict) else one
+            for one in data.get("encoders") or ()
+        ]
+        return {**data, "encoders": encoders} if encoders else data
 
     @property
     def encoder_configs(self) -> tuple[EncoderConfig, ...]:
         """Each encoder of the run: those named, with what they share filled in."""
         return tuple(
-            self.encoder.model_copy(
-                update={"name": one}
-                if isinstance(one, str)
-                else {key: getattr(one, key) for key in one.model_fields_set}
-            )
+            self.encoder.model_copy(update={"name": one}) if isinstance(one, str) else one
             for one in self.encoders or (self.encoder,)
         )
 
@@ -170,6 +190,11 @@ class ExtractJob(JobConfig):
             )
         if len(set(roots)) < len(roots):
             raise ValueError(f"encoders: two of them share a store: {', '.join(roots)}")
+        if any(one.batch_size != self.encoder.batch_size for one in self.encoder_configs):
+            raise ValueError(
+                "encoders: one batch of patches is encoded by all of them; give encoder.batch_size "
+                "(--batch-size) in place of their own"
+            )
         shared = self.encoder.weights
         if len(self.encoders) > 1 and shared not in {None, "random"}:
             raise ValueError(

@@ -1,6 +1,5 @@
 """The encoders of a run, each with its weights, its store and the store's books."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -8,7 +7,6 @@ import yaml
 from crane_ray import storage
 from crane_ray.errors import ConfigError, StoreError
 from crane_ray.features.cards import auto_precision, encoder_info, scale_warning
-from crane_ray.features.commits import Books
 from crane_ray.features.encoder import EncoderConfig, EncoderInfo, Precision
 from crane_ray.features.recipe import FeatureType, Recipe
 from crane_ray.features.store import FeatureStore
@@ -79,13 +77,6 @@ def open_lanes(
             f"({sorted(sizes)} rows) and cannot be filled in one pass; run once an encoder"
         )
     return lanes
-
-
-def open_books(
-    lanes: Sequence[Lane], workspace: Workspace, rows: dict[str, SlideRow], *, replace_stale: bool
-) -> list[Books]:
-    """The books of each lane's store."""
-    return [Books(lane.store, workspace, rows, replace_stale=replace_stale) for lane in lanes]
 
 
 def resolve_encoder(
