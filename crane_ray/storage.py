@@ -178,20 +178,24 @@ def open_read(path: str) -> IO[bytes]:
         return io.BytesIO(_content(path))
 
 
-def put_bytes(path: str, data: bytes, *, durable: bool = False) -> None:
+def put_bytes(
+    path: str, data: bytes, *, durable: bool = False, by_way_of: str | None = None
+) -> None:
     """Writes a file so that readers see the old content, the new, or none; never a part.
 
     Args:
         path: where; missing folders are made.
         data: the content.
         durable: also survive a power cut (local: fsync before the rename).
+        by_way_of: folder on the same filesystem for the unfinished file, which a process that is
+            killed leaves there; beside ``path`` where not given. Of no use to URIs.
 
     Raises:
         StorageError: it cannot be written; what was there before is untouched.
     """
 
     def put() -> None:
-        with _replacing_local(Path(path)) as temporary, open(temporary, "wb") as file:
+        with _replacing_local(Path(path), by_way_of) as temporary, open(temporary, "wb") as file:
             file.write(data)
             if durable:
                 file.flush()
@@ -254,9 +258,13 @@ def _content(path: str) -> bytes:
 
 
 @contextmanager
-def _replacing_local(target: Path) -> Iterator[Path]:
+def _replacing_local(target: Path, by_way_of: str | None = None) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / _hidden(target.name)
+    folder = target.parent
+    if by_way_of is not None:
+        folder = Path(by_way_of)
+        folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / _hidden(target.name)
     try:
         yield temporary
         temporary.replace(target)

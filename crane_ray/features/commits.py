@@ -140,6 +140,7 @@ class Books:
         self._flush_index()
 
     def _open(self, *, replace_stale: bool) -> None:
+        self._store.clear_unfinished()
         wanted = self._store.recipe.patch.fingerprint()
         for slide_id, row in self._rows.items():
             problem = _problem(row, wanted)

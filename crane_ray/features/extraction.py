@@ -116,6 +116,8 @@ class ShardWork:
 
     def put(self, place: int, rows: Rows, features: Features) -> None:
         """Takes features (n, D) of some rows for one store; those of padding come last and go."""
+        if len(features) < len(rows):
+            raise EncoderError(f"the encoder gave {len(features)} features for {len(rows)} patches")
         with np.errstate(over="ignore"):  # told apart at the end, with the slide's name
             self._features[place][rows - self.rows.start] = features[: len(rows)]
 

@@ -24,6 +24,7 @@ FORMAT_VERSION = 1
 CHUNK_ROWS = 512
 """Rows of one stored object: 1 MiB of 1024 float16 features."""
 CHUNKS_PER_SHARD = 4
+UNFINISHED = "unfinished"
 
 Array = npt.NDArray[Any]
 
@@ -76,6 +77,24 @@ class SlideFormat(Protocol):
             StoreError: they are missing or broken.
         """
         ...
+
+
+def put_file(slide: str, name: str, data: bytes) -> None:
+    """Writes one of a slide's files, whole, and nothing else, whoever is killed while writing.
+
+    Unfinished files lie in a folder of their own beside ``slides/``.
+
+    Args:
+        slide: path of the slide's arrays (`SlideFormat.path`).
+        name: of the file, below it.
+        data: its content.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    root = slide.rsplit("/", 2)[0]
+    path = storage.join(slide, name)
+    storage.put_bytes(path, data, by_way_of=storage.join(root, UNFINISHED))
 
 
 class StoreHeader(Config):
@@ -155,6 +174,15 @@ class FeatureStore:
         store = cls(root, header)
         storage.put_bytes(path, header.model_dump_json(indent=2).encode(), durable=True)
         return store
+
+    def clear_unfinished(self) -> None:
+        """Removes the files that processes were writing when they were killed.
+
+        Raises:
+            StorageError: they cannot be removed.
+        """
+        if not storage.is_uri(self.root):  # there nothing is seen before it is finished
+            storage.remove_tree(storage.join(self.root, UNFINISHED))
 
     def slide_path(self, slide_id: str) -> str:
         """Where a slide's arrays lie."""

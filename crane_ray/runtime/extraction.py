@@ -86,6 +86,8 @@ def run_extraction(config: ExtractJob, reporter: Reporter | None = None) -> Summ
         record.summarise = lambda: summarise(run, rows)
         try:
             extract_missing(run)
+            for lane in lanes:
+                lane.store.clear_unfinished()
         finally:
             reporter.end()
             run.books.flush()

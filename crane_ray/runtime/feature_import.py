@@ -176,6 +176,7 @@ def run_import_features(config: ImportFeaturesJob, reporter: Reporter | None = N
         books = run.open_books(store)
         try:
             run.write_missing(store)
+            store.clear_unfinished()
         finally:
             run.reporter.end()
             books.flush()

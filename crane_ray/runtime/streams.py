@@ -97,7 +97,7 @@ def stream_actors(
         blocks: one task each.
         actor: a class whose instances turn a block into a table of results.
         kwargs: what instances are made with.
-        size: how many there are, and what each one gets.
+        size: how many there are at most, and what each one gets; never more than blocks.
         calls: calls that one actor has at once, each in a thread of its own; the ends of blocks
             then leave no gap.
         retries: times that a block is tried again after its actor died, which is replaced. What
@@ -114,7 +114,7 @@ def stream_actors(
                 batch_format="pyarrow",
                 fn_constructor_kwargs=kwargs,
                 compute=ActorPoolStrategy(
-                    size=size.count,
+                    size=min(size.count, len(wave)),
                     max_tasks_in_flight_per_actor=calls,
                     max_concurrent_calls_per_actor=calls,
                     enable_true_multi_threading=True,

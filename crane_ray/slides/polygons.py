@@ -13,6 +13,9 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
+DENSE_GRID = 16
+"""Places of the grid for each point up to which the whole grid is cheaper (4 times at 1)."""
+
 _ROW_STRIDE = np.int64(1) << 40
 """Keeps rows apart in one sorted key: far beyond any slide's width in pixels."""
 
@@ -29,7 +32,9 @@ def points_in_ring(ring: npt.ArrayLike, points: npt.ArrayLike, boundary: Boundar
 
     Every edge is intersected with just the horizontal lines (rows) that carry query points;
     a point is inside when an odd number of crossings lies to its right. Time grows with
-    edges x rows they span + points x log, memory alike.
+    edges x rows they span + points x log, memory alike; where the points fill a good part of the
+    grid of their rows and columns, as patches do, crossings are counted up along its rows, and
+    the points are not searched for.
 
     Args:
         ring: (V, 2) integer xy vertices; the last joins the first; may touch or retrace itself.
@@ -43,7 +48,11 @@ def points_in_ring(ring: npt.ArrayLike, points: npt.ArrayLike, boundary: Boundar
     points_N2 = np.asarray(points, dtype=np.int64).reshape(-1, 2)
     if not len(ring_V2) or not len(points_N2):
         return np.zeros(len(points_N2), dtype=np.bool_)
-    rows, row_of_point = np.unique(points_N2[:, 1], return_inverse=True)
+    rows, row_of_point = _distinct(points_N2[:, 1])
+    columns, column_of_point = _distinct(points_N2[:, 0])
+    if len(rows) * len(columns) <= DENSE_GRID * len(points_N2):
+        on_grid = _grid_in_ring(ring_V2, rows, columns, boundary)
+        return np.asarray(on_grid[row_of_point, column_of_point])
     keys = row_of_point.astype(np.int64) * _ROW_STRIDE + points_N2[:, 0]
     crossings, touches = _row_crossings(ring_V2, rows)
     row_ends = np.searchsorted(crossings, (row_of_point + 1) * _ROW_STRIDE - _ROW_STRIDE // 2)
@@ -52,6 +61,52 @@ def points_in_ring(ring: npt.ArrayLike, points: npt.ArrayLike, boundary: Boundar
     on_edge = _contains(touches, keys) | _on_horizontal(ring_V2, rows, keys)
     with_edge = boundary is Boundary.INSIDE
     return np.asarray(inside | on_edge if with_edge else inside & ~on_edge)
+
+
+def _distinct(values_N: IntArray) -> tuple[IntArray, IntArray]:
+    """Distinct values, sorted, and the place of each value among them."""
+    first = int(values_N.min())
+    span = int(values_N.max()) - first + 1
+    if span > 8 * len(values_N) + 2**20:
+        distinct, place = np.unique(values_N, return_inverse=True)
+        return distinct, place
+    there = np.zeros(span, dtype=np.bool_)
+    there[values_N - first] = True
+    return np.flatnonzero(there) + first, (np.cumsum(there) - 1)[values_N - first]
+
+
+def _grid_in_ring(
+    ring_V2: IntArray, rows: IntArray, columns: IntArray, boundary: Boundary
+) -> BoolArray:
+    """(rows, columns) bool: which points of a grid lie in a ring."""
+    shape = (len(rows), len(columns) + 1)
+    crossings, touches = _row_crossings(ring_V2, rows)
+    row, x = _split(crossings)
+    to_the_left = _count(row, np.searchsorted(columns, x, side="right"), shape)
+    to_the_right = to_the_left[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+    inside = to_the_right % 2 == 1
+    row, x = _split(touches)
+    place = np.searchsorted(columns, x)
+    hit = place < len(columns)
+    hit[hit] = columns[place[hit]] == x[hit]
+    on_edge = np.zeros_like(inside)
+    on_edge[row[hit], place[hit]] = True
+    row, low, high = _horizontals(ring_V2, rows)
+    begun = _count(row, np.searchsorted(columns, low), shape)
+    over = _count(row, np.searchsorted(columns, high, side="right"), shape)
+    on_edge |= (begun - over).cumsum(axis=1)[:, :-1] > 0
+    return np.asarray(inside | on_edge if boundary is Boundary.INSIDE else inside & ~on_edge)
+
+
+def _count(row: IntArray, column: IntArray, shape: tuple[int, int]) -> IntArray:
+    """How often each place of a grid is named."""
+    return np.bincount(row * shape[1] + column, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _split(keys: IntArray) -> tuple[IntArray, IntArray]:
+    """Row and x of sorted keys; x may be negative."""
+    row = (keys + _ROW_STRIDE // 2) // _ROW_STRIDE
+    return row, keys - row * _ROW_STRIDE
 
 
 def _row_crossings(ring_V2: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
@@ -84,18 +139,23 @@ def _row_crossings(ring_V2: IntArray, rows: IntArray) -> tuple[IntArray, IntArra
     return crossings, touches
 
 
-def _on_horizontal(ring_V2: IntArray, rows: IntArray, keys: IntArray) -> BoolArray:
-    """Which keys lie on a horizontal edge (or a single vertex) of the ring."""
+def _horizontals(ring_V2: IntArray, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Row and both ends of the horizontal edges (and single vertices) that lie on a row."""
     end_V2 = np.roll(ring_V2, -1, axis=0)
     flat = ring_V2[:, 1] == end_V2[:, 1]
     row = np.searchsorted(rows, ring_V2[flat, 1])
     known = row < len(rows)
     known[known] = rows[row[known]] == ring_V2[flat, 1][known]
-    base = row[known] * _ROW_STRIDE
-    starts = np.sort(base + np.minimum(ring_V2[flat, 0], end_V2[flat, 0])[known])
-    ends = np.sort(base + np.maximum(ring_V2[flat, 0], end_V2[flat, 0])[known])
-    begun = np.searchsorted(starts, keys, side="right")
-    over = np.searchsorted(ends, keys, side="left")
+    low = np.minimum(ring_V2[flat, 0], end_V2[flat, 0])[known]
+    high = np.maximum(ring_V2[flat, 0], end_V2[flat, 0])[known]
+    return row[known], low, high
+
+
+def _on_horizontal(ring_V2: IntArray, rows: IntArray, keys: IntArray) -> BoolArray:
+    """Which keys lie on a horizontal edge (or a single vertex) of the ring."""
+    row, low, high = _horizontals(ring_V2, rows)
+    begun = np.searchsorted(np.sort(row * _ROW_STRIDE + low), keys, side="right")
+    over = np.searchsorted(np.sort(row * _ROW_STRIDE + high), keys, side="left")
     return np.asarray(begun > over)
 
 

@@ -27,6 +27,9 @@ RESERVE_BYTES = GB
 WAIT_S = 1800.0
 """How long a slide waits for others to be done with theirs where all room is in use."""
 POLL_S = 0.1
+ASK_S = 0.05
+IDLE_POLLS = 3
+"""Times that no room is found in a cache that nobody uses before that is an error."""
 CHANGES = 3
 """Times that a slide is fetched anew because it changed meanwhile."""
 
@@ -87,21 +90,23 @@ class SlideCache:
         self._threads = threads
         self._wait_s = wait_s
         self._guard = threading.Lock()
-        self._ahead: dict[str, Future[Lease | None]] = {}
-        self._queue: queue.SimpleQueue[tuple[str, Future[Lease | None]]] = queue.SimpleQueue()
+        self._ahead: dict[str, Future[None]] = {}
+        self._queue: queue.SimpleQueue[tuple[str, Future[None]]] = queue.SimpleQueue()
         self._num_workers = 0
 
     def prefetch(self, uri: str) -> None:
-        """Begins to fetch a slide in the background, and keeps it until it is leased.
+        """Begins to fetch a slide in the background.
 
-        Errors wait for the lease, and so does a slide for which there is no room now.
+        Nothing holds it until it is leased, so that processes which fetch ahead never wait for
+        each other; where room is scarce it may go again. Errors wait for the lease, and so does a
+        slide for which there is no room now.
         """
         if not self._is_copied(uri):
             return
         with self._guard:
             if uri in self._ahead:
                 return
-            future: Future[Lease | None] = Future()
+            future: Future[None] = Future()
             self._ahead[uri] = future
             self._queue.put((uri, future))
             if self._num_workers < min(self._threads, len(self._ahead)):
@@ -120,26 +125,23 @@ class SlideCache:
         begun = time.perf_counter()
         with self._guard:
             future = self._ahead.pop(uri, None)
-        lease = None
         if future is not None and not future.cancel():
             try:
-                lease = future.result()
+                future.result()
             except CraneError as error:
                 log.info("%s: not fetched ahead (%s), trying again", uri, error)
-        if lease is None:
-            lease = self._acquire(uri, wait=True)
-            assert lease is not None
+        lease = self._acquire(uri, wait=True)
+        assert lease is not None
         lease.waited_s = time.perf_counter() - begun
         self._count(leases=1, waited_s=lease.waited_s)
         return lease
 
     def drop_prefetched(self) -> None:
-        """Lets go of what was fetched ahead and not leased; it may be evicted then."""
+        """Gives up what is still to be fetched ahead."""
         with self._guard:
             futures, self._ahead = self._ahead, {}
         for future in futures.values():
-            if not future.cancel():
-                future.add_done_callback(_let_go)
+            future.cancel()
 
     def _work(self) -> None:
         while True:
@@ -147,7 +149,10 @@ class SlideCache:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(self._acquire(uri, wait=False))
+                lease = self._acquire(uri, wait=False)
+                if lease is not None:
+                    lease.close()
+                future.set_result(None)
             except BaseException as error:
                 future.set_exception(error)
 
@@ -177,15 +182,24 @@ class SlideCache:
     def _hold(
         self, uri: str, key: str, files: list[SlideFile], *, wait: bool
     ) -> tuple[Lock | None, int]:
-        """The shared lock of an entry that is there, and the bytes fetched for it."""
-        fetched = 0
-        lock = self._folder.lock(key, shared=True)
-        assert lock is not None
-        while self._folder.entry(key) is None:
-            lock.close()
-            lock = self._folder.lock(key, shared=False)  # waits for who fetches it now
-            assert lock is not None
+        """The shared lock of an entry that is there, and the bytes fetched for it.
+
+        Who fetches holds the lock alone, and everybody else asks again and again: whoever waited
+        in line for it alone would also wait for those who use the slide once it is there.
+        """
+        while True:
+            lock = self._folder.lock(key, shared=True, wait=False)
+            if lock is not None:
+                if self._folder.entry(key) is not None:
+                    self._folder.touch(key)
+                    return lock, 0
+                lock.close()
+            lock = self._folder.lock(key, shared=False, wait=False)
+            if lock is None:
+                time.sleep(ASK_S)
+                continue
             try:
+                fetched = 0
                 if self._folder.entry(key) is None:
                     if not self._fetch(uri, key, files, wait=wait):
                         lock.close()
@@ -195,8 +209,10 @@ class SlideCache:
             except BaseException:
                 lock.close()
                 raise
-        self._folder.touch(key)
-        return lock, fetched
+            if self._folder.entry(key) is not None:  # not removed while the lock changed hands
+                self._folder.touch(key)
+                return lock, fetched
+            lock.close()
 
     def _fetch(self, uri: str, key: str, files: list[SlideFile], *, wait: bool) -> bool:
         """Brings an entry in; False where there is no room now."""
@@ -247,13 +263,14 @@ class SlideCache:
                 f"{limit / GB:.3g} GB; raise --cache-gb, or choose a --cache-folder on a disk "
                 "with more than twice that free"
             )
-        deadline = time.monotonic() + self._wait_s
+        deadline, idle = time.monotonic() + self._wait_s, 0
         while True:
             partial = self._folder.admit(key, size)
             if partial is not None or not wait:
                 return partial
-            self.drop_prefetched()  # processes that wait must not wait for each other's
-            if self._folder.is_idle() or time.monotonic() > deadline:
+            # Who was in the way may have left since: idle once is no proof that nobody will go.
+            idle = idle + 1 if self._folder.is_idle() else 0
+            if idle > IDLE_POLLS or time.monotonic() > deadline:
                 raise SlideError(
                     f"{uri}: no room for {size / GB:.3g} GB in the cache folder "
                     f"{self._folder.root}: slides in use and other files fill it; raise "
@@ -272,10 +289,3 @@ class SlideCache:
 
 class _ChangedError(Exception):
     """The source is not what it was when it was asked for."""
-
-
-def _let_go(future: "Future[Lease | None]") -> None:
-    if not future.cancelled() and future.exception() is None:
-        lease = future.result()
-        if lease is not None:
-            lease.close()

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,20 +14,9 @@ import requests
 from crane_ray.features.store import FeatureStore
 from crane_ray.slides.workspace import Workspace
 from crane_ray.testing.cohorts import SyntheticCohort
-from tests.ray.helpers import PLUGINS, ROOT, SLOW, command, finish, wait_for
+from tests.ray.helpers import PLUGINS, ROOT, SLOW, command, finish, free_ports, wait_for
 
 pytestmark = pytest.mark.ray
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; the kernel's are above those that Ray's workers take."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.fixture(scope="module")

@@ -362,7 +362,7 @@ def test_chunks_that_are_missing_or_cut_short_are_no_features(s3: S3) -> None:
         FORMAT.read(path, 0, None)
     write_shard(path, 0)
     write_shard(path, 2)
-    with pytest.raises(StoreError, match="a chunk of rows 0 to 22 is missing"):
+    with pytest.raises(StoreError, match="the chunk is missing"):
         FORMAT.read(path, 0, None)
     np.testing.assert_array_equal(FORMAT.read(path, 0, 8)[0], FEATURES[:8])
     write_shard(path, 1)
@@ -400,7 +400,7 @@ def test_storage_that_does_not_answer_is_no_damage(faulty_s3: Proxy) -> None:
         faulty_s3.fault = functools.partial(always, fault)
         with pytest.raises(StorageError, match=r"zarr-away.*cannot be read: no answer"):
             FORMAT.read(path, 0, 8)
-        with pytest.raises(StorageError, match=r"zarr-away.*cannot be written: no answer"):
+        with pytest.raises(StorageError, match=r"zarr-away.*: no answer"):
             write_shard(path, 1)
     with pytest.raises(StorageError, match="there is no bucket"):
         faulty_s3.fault = lambda method, path, number: None

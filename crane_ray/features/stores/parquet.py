@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from crane_ray import storage
 from crane_ray.errors import StoreError
-from crane_ray.features.store import Array, SlideHeader
+from crane_ray.features.store import Array, SlideHeader, put_file
 
 METADATA_KEY = b"crane_ray"
 PAGE_BYTES = 64 * 2**20
@@ -42,7 +42,7 @@ class ParquetFormat:
                     f"{path}: an interrupted run left arrays of other patches there; run the same "
                     "command again, which clears them"
                 )
-        storage.put_bytes(_part(path, start), _encode(header, start, features, xy))
+        put_file(path, _part_name(start), _encode(header, start, features, xy))
 
     def read(self, path: str, start: int, stop: int | None) -> tuple[Array, Array]:
         """See `SlideFormat.read`; opens just the parts that hold these rows."""
@@ -66,7 +66,11 @@ class _Rows:
 
 
 def _part(path: str, start: int) -> str:
-    return storage.join(path, f"part-{start:09d}.parquet")
+    return storage.join(path, _part_name(start))
+
+
+def _part_name(start: int) -> str:
+    return f"part-{start:09d}.parquet"
 
 
 def _encode(header: SlideHeader, start: int, features: Array, xy: Array) -> bytes:

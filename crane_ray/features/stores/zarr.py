@@ -15,7 +15,7 @@ import numpy as np
 
 from crane_ray import storage
 from crane_ray.errors import StorageError, StoreError
-from crane_ray.features.store import Array, SlideHeader
+from crane_ray.features.store import Array, SlideHeader, put_file
 
 MISSING_COORD = -(2**31)
 """Fill values that no patch has (NaN for features): a missing chunk never reads as data."""
@@ -46,7 +46,7 @@ class ZarrFormat:
                     empty = np.full((chunk - len(data), rows.shape[1]), fill, rows.dtype)
                     data = np.concatenate([data, empty])
                 number = (start + first) // chunk
-                storage.put_bytes(storage.join(path, name, f"c/{number}/0"), data.tobytes())
+                put_file(path, f"{name}/c/{number}/0", data.tobytes())
 
     def read(self, path: str, start: int, stop: int | None) -> tuple[Array, Array]:
         """See `SlideFormat.read`; storage that does not answer is no missing chunk."""
@@ -63,19 +63,21 @@ def _chunk_rows(header: SlideHeader) -> int:
 
 def _ensure(path: str, header: SlideHeader) -> None:
     """Writes the metadata unless they are there; the group's come last and stand for all."""
-    group = storage.join(path, "zarr.json")
-    found = _read_json(group)
+    found = _read_json(storage.join(path, "zarr.json"))
     if found is None:
         rows, chunk = header.num_patches, _chunk_rows(header)
         _put_json(
-            storage.join(path, "features/zarr.json"),
+            path,
+            "features/zarr.json",
             _array_metadata((rows, header.dim), chunk, header.dtype, "NaN"),
         )
         _put_json(
-            storage.join(path, "coords/zarr.json"),
+            path,
+            "coords/zarr.json",
             _array_metadata((rows, 2), chunk, "int32", MISSING_COORD),
         )
-        _put_json(group, {"attributes": header.facts, "zarr_format": 3, "node_type": "group"})
+        facts = {"attributes": header.facts, "zarr_format": 3, "node_type": "group"}
+        _put_json(path, "zarr.json", facts)
     elif found.get("attributes") != header.facts:
         raise StoreError(
             f"{path}: an interrupted run left arrays of other patches there; run the same "
@@ -171,8 +173,8 @@ def _read_json(path: str) -> dict[str, Any] | None:
     return tree if isinstance(tree, dict) else {}
 
 
-def _put_json(path: str, tree: dict[str, Any]) -> None:
-    storage.put_bytes(path, json.dumps(tree, indent=2).encode())
+def _put_json(path: str, name: str, tree: dict[str, Any]) -> None:
+    put_file(path, name, json.dumps(tree, indent=2).encode())
 
 
 FORMAT = ZarrFormat()

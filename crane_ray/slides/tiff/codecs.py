@@ -73,8 +73,6 @@ class TileFormat:
         if self.compression == LZW and len(data) > 1 and data[0] == 0 and data[1] & 1:
             raise StepAsideError("LZW of the old style")
         content = BYTES[self.compression](data, out.nbytes)
-        if len(content) < out.nbytes:
-            raise SlideError(f"{len(content):,} bytes where {out.nbytes:,} are needed")
         pixels = np.frombuffer(content, np.uint8, out.nbytes).reshape(out.shape)
         if self.predictor:
             imagecodecs.delta_decode(pixels, axis=1, out=out)

@@ -37,6 +37,8 @@ class Job(Config):
     """The group."""
     quiet: int = 0
     """No flag for this."""
+    names: Annotated[tuple[str, ...], Flag("--name", metavar="NAME", repeated=True)] = ()
+    """One of several names."""
 
 
 def parsed(*words: str, leave_out: tuple[str, ...] = ()) -> Job:
@@ -86,6 +88,20 @@ def test_a_switch_goes_both_ways() -> None:
     assert parsed("--work", "w", "--pictures").pictures is True
 
 
+def test_an_option_can_be_given_several_times(tmp_path: Path) -> None:
+    assert parsed("--work", "w", "--name", "a", "--name", "no", "--name", "a").names == (
+        "a",
+        "no",
+        "a",
+    )
+    assert parsed("--work", "w", "--name", "1").names == ("1",)
+    path = tmp_path / "c.yaml"
+    path.write_text("work: w\nnames: [x, y]\n")
+    assert parsed("--config", str(path)).names == ("x", "y")
+    assert parsed("--config", str(path), "--name", "z").names == ("z",)
+    assert parsed("--config", str(path), "--name", "z", "--set", "names=[q]").names == ("q",)
+
+
 def test_none_can_be_said() -> None:
     assert parsed("--work", "w", "--mpp", "null").group.scale is None
 
@@ -130,6 +146,7 @@ def test_the_help_says_what_flags_take_and_mean() -> None:
         "--rule any|all Which. [default: any]",
         "--label TEXT Text.",
         "--pictures / --no-pictures Draw them. [default: true]",
+        "--name NAME One of several names. --",
         "--config FILE",
         "--set PATH=VALUE",
     ):
@@ -167,3 +184,24 @@ def test_flags_of_patching_reach_their_places(tmp_path: Path) -> None:
     assert (job.patch.level, job.patch.mpp) == (0, None)
     assert (job.tissue.a_t, job.tissue.keep_ids) == (16, (3,))
     assert (job.slides.source, job.slides.recursive) == ("/data", True)
+
+
+def test_encoders_of_the_command_line_reach_their_places(tmp_path: Path) -> None:
+    def asked(**options: Any) -> ExtractJob:
+        return load_job(ExtractJob, {"work": str(tmp_path), "encoder": (), **options})
+
+    assert asked().encoder_configs[0].name == "resnet50_trunc"
+    two = asked(encoder=("uni_v1", "virchow2"), weights="random", batch_size="8")
+    assert [one.name for one in two.encoder_configs] == ["uni_v1", "virchow2"]
+    assert {(one.weights, one.batch_size) for one in two.encoder_configs} == {("random", 8)}
+    path = tmp_path / "c.yaml"
+    path.write_text("encoders: [{name: uni_v1, weights: /u.pth}]\nencoder: {seed: 3}\n")
+    mixed = asked(config_file=str(path), precision="fp32").encoder_configs
+    assert [(one.name, one.weights, one.seed, one.precision) for one in mixed] == [
+        ("uni_v1", "/u.pth", 3, "fp32")
+    ]
+    assert asked(config_file=str(path), encoder=("virchow2",)).encoder_configs[0].seed == 3
+    with pytest.raises(ConfigError, match=r"\(--weights\) '/u.pth' cannot fit several encoders"):
+        asked(encoder=("uni_v1", "virchow2"), weights="/u.pth")
+    with pytest.raises(ConfigError, match=r"\(--store\) names one store"):
+        asked(encoder=("uni_v1", "virchow2"), store="/s")

@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crane_ray.cli.options import flagged_fields
@@ -71,6 +71,7 @@ def test_a_part_of_the_time_can_be_spent(hands: Hands) -> None:
     assert measured.take() == Shares(idle_s=4, staging_wait_s=5, decode_wait_s=1)
 
 
+@settings(deadline=None)
 @given(
     steps=st.lists(
         st.tuples(st.floats(0, 100), st.sampled_from(STATES), st.none() | st.floats(-1, 1)),

@@ -1,7 +1,7 @@
 """The batch sizes that encoders meet, and encoders behind the caller's back."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crane_ray.features.encoder import Features
@@ -36,6 +36,7 @@ class Behind:
         return Ready(Quadrants().encode(pixels))
 
 
+@settings(deadline=None)
 @given(data=st.data(), batch_size=st.integers(1, 5000))
 def test_a_batch_is_padded_to_one_of_four_sizes(data: st.DataObject, batch_size: int) -> None:
     patches = data.draw(st.integers(1, batch_size))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crane_ray.features.commits import Books
@@ -78,6 +78,7 @@ def test_one_store_is_as_without_the_others(cohort: Cohort, tmp_path: Path) -> N
     assert list(joint(cohort, tmp_path, "one").missing_shards()) == list(alone.missing_shards())
 
 
+@settings(deadline=None, max_examples=30)
 @given(had=st.lists(st.sets(st.sampled_from(EVERY)), min_size=1, max_size=3))
 def test_each_shard_goes_to_the_stores_that_miss_it(
     tmp_path_factory: pytest.TempPathFactory, had: list[set[tuple[str, int]]]
@@ -146,6 +147,17 @@ def test_a_failure_for_one_store_leaves_the_other_its_slide(cohort: Cohort, tmp_
     missing = {shard: shard.outputs for shard in again.missing_shards() if shard.slide_id == "d"}
     assert set(missing.values()) == {(0,)}
     assert {shard.attempt for shard in missing} == {2}
+
+
+def test_the_attempts_of_a_shard_are_those_of_the_store_that_had_most(
+    cohort: Cohort, tmp_path: Path
+) -> None:
+    books = joint(cohort, tmp_path, "one", "two")
+    for shard in list(books.missing_shards())[:2]:
+        books.take(fake_receipt(shard, "no luck"), shard.shard)
+    books.flush()
+    again = joint(cohort, tmp_path, "one", "two").missing_shards()
+    assert [shard.attempt for shard in again] == [2, 2, 1] + [1] * 6
 
 
 def test_a_slide_that_fails_for_all_stores_ends_with_the_last(

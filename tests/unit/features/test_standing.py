@@ -1,17 +1,17 @@
 import random
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crane_ray.errors import StoreError
 from crane_ray.features.ledger import Index, IndexRow, Ledger, Receipt
 from crane_ray.features.receipt_columns import PIECE_ROWS
 from crane_ray.features.standing import ROWS_AT_ONCE, Committed, WrittenShards, standings
-from tests.unit.features.small_store import make_cohort
-from tests.unit.features.test_commits import fake_receipt
+from tests.unit.features.small_store import fake_receipt, make_cohort
 
 SHA = "{:064x}".format
 
@@ -22,6 +22,7 @@ def ok(slide_id: str, shard: int, number: int = 0) -> Receipt:
     )
 
 
+@settings(deadline=None)
 @given(st.permutations(range(9)), st.integers(0, 9), st.integers(0, 8))
 def test_written_shards_in_any_order(order: list[int], count: int, again: int) -> None:
     written = WrittenShards(ok("a", shard, shard) for shard in order[:count])
@@ -38,6 +39,7 @@ def test_written_shards_in_any_order(order: list[int], count: int, again: int) -
         assert written.commit("a", "", 4, None).checksums == tuple(changed)
 
 
+@settings(deadline=None, max_examples=40)  # files are written
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 4), st.integers(0, 2))))
 def test_standings_are_those_of_the_last_receipts(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple[str, int, int]]
@@ -67,6 +69,9 @@ def test_columns_that_a_file_lacks_have_their_default(tmp_path: Path) -> None:
     ledger.append([ok("a", 0)])
     (path,) = tmp_path.iterdir()
     pq.write_table(pq.read_table(path).drop_columns(["encode_s", "batch_size", "reader"]), path)
+    assert dict(ledger.slides()) == {"a": {0: ok("a", 0)}}
+    nothing = pa.nulls(1, pa.float64())  # as files merged by an earlier version have it
+    pq.write_table(pq.read_table(path).append_column("encode_s", nothing), path)
     assert dict(ledger.slides()) == {"a": {0: ok("a", 0)}}
     pq.write_table(pq.read_table(path).drop_columns(["checksum", "slide_id"]), path)
     with pytest.raises(StoreError, match=r"no column slide_id.*take it out"):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain, pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crane_ray.features.extraction import Shard
@@ -40,6 +40,7 @@ SLIDES = st.lists(st.one_of(st.integers(1, 30), st.integers(1, 3000)), max_size=
 ACTORS = st.integers(1, 20)
 
 
+@settings(deadline=None)
 @given(slides=SLIDES, num_actors=ACTORS)
 def test_every_shard_is_packed_once_and_in_order(slides: list[int], num_actors: int) -> None:
     blocks = packed(slides, num_actors)
@@ -47,6 +48,7 @@ def test_every_shard_is_packed_once_and_in_order(slides: list[int], num_actors: 
     assert all(blocks)
 
 
+@settings(deadline=None)
 @given(slides=SLIDES, num_actors=ACTORS, known=st.floats(0, 1))
 def test_blocks_are_neither_large_nor_without_need_small(
     slides: list[int], num_actors: int, known: float
@@ -57,6 +59,7 @@ def test_blocks_are_neither_large_nor_without_need_small(
     assert all(one + other > SHARD_ROWS for one, other in pairwise(sizes))
 
 
+@settings(deadline=None)
 @given(slides=SLIDES, num_actors=ACTORS)
 def test_no_block_is_more_than_its_share_of_what_is_left(
     slides: list[int], num_actors: int

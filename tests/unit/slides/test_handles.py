@@ -103,9 +103,13 @@ class FakeStage:
         self.prefetched: list[str] = []
         self.copies: list[FakeCopy] = []
         self.broken = False
+        self.dropped = 0
 
     def prefetch(self, uri: str) -> None:
         self.prefetched.append(uri)
+
+    def drop_prefetched(self) -> None:
+        self.dropped += 1
 
     def lease(self, uri: str) -> FakeCopy:
         if self.broken:
@@ -178,14 +182,20 @@ def test_closing_waits_for_the_shards_under_way(library: Library) -> None:
     assert library.closings() == [1]
 
 
-def test_a_slide_that_does_not_open_leaves_the_last_one_open(library: Library) -> None:
+def test_a_slide_that_does_not_open_costs_the_others_nothing(library: Library) -> None:
     slides = OpenSlides()
     library.broken = {"b"}
     first = slides.use(slide("a"))
-    with pytest.raises(SlideError, match="not a slide"):
-        slides.use(slide("b"))
+    for _ in range(2):
+        with pytest.raises(SlideError, match="not a slide"):
+            slides.use(slide("b"))
+    first.fill(GRID, np.arange(2), pixels(2))
     slides.release(first)
-    assert slides.use(slide("a")) is first
+    again = slides.use(slide("a"))
+    again.fill(GRID, np.arange(2), pixels(2))
+    slides.release(again)
+    slides.close()
+    assert set(library.closings()) == {1}
 
 
 def test_a_read_that_fails_once_succeeds_on_a_new_handle(library: Library) -> None:
@@ -271,6 +281,7 @@ def test_copies_are_read_and_let_go_with_their_slides(library: Library) -> None:
     slides.release(second)
     slides.close()
     assert [copy.closed for copy in stage.copies] == [1, 1]
+    assert stage.dropped == 1
     assert library.closings() == [1, 1, 1]
 
 

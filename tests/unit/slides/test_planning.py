@@ -57,7 +57,7 @@ def test_a_slide_is_patched_and_everything_about_it_recorded(
     grid = read_patches(workspace.patches("painted"), "painted")
     np.testing.assert_array_equal(grid.xy, expected.xy)
     assert (row.status, row.reason, row.num_patches) == ("ok", "", len(expected))
-    assert (row.case_id, row.vendor, row.reader) == ("case-1", "generic-tiff", "openslide")
+    assert (row.case_id, row.vendor, row.reader) == ("case-1", "generic-tiff", "tiff")
     assert (row.width_px, row.height_px, row.levels) == (1024, 768, 3)
     assert row.mpp == pytest.approx(0.5)
     assert row.size == Path(entry.uri).stat().st_size

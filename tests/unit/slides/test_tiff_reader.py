@@ -1,7 +1,9 @@
 """The direct reader against OpenSlide: the same pixels wherever it does not step aside."""
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,19 @@ def test_a_region_between_pixels_needs_openslide(paths: dict[str, Path]) -> None
         pytest.raises(SlideError, match=r"420\.tif: this region lies between.*--reader auto"),
     ):
         alone.read_region((1, 0), 1, (8, 8))
+
+
+@pytest.mark.parametrize("xy", [(-1, -3), (-7, 10), (11 * 2, -5), (-150, -1)])
+def test_corners_off_the_slide_are_cut_to_whole_pixels(
+    pairs: dict[str, tuple[SlideReader, tiff.TiffReader]],
+    paths: dict[str, Path],
+    xy: tuple[int, int],
+) -> None:
+    """OpenSlide interpolates nothing there, so nothing need be left to it."""
+    with tiff.open_reader(paths["420"]) as alone:
+        np.testing.assert_array_equal(
+            alone.read_region(xy, 1, (120, 90)), pairs["420"][0].read_region(xy, 1, (120, 90))
+        )
 
 
 def test_openslide_is_opened_for_the_first_region_that_needs_it(paths: dict[str, Path]) -> None:
@@ -363,6 +378,24 @@ def test_the_tiffs_photometric_tag_overrules_the_jpegs_own_markers(
         np.testing.assert_array_equal(alone.read_region((5, 5), 0, (300, 200)), expected)
         as_painted = np.abs(expected.astype(int) - picture[5:205, 5:305]).mean() < 8
         assert as_painted == (stored == photometric), "the case is one where the tag matters"
+
+
+def test_tiles_with_headers_of_their_own_are_decoded_by_them(
+    tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, kinds = slide_formats._jpeg, itertools.cycle([("420", 80), ("444", 30), ("420", 95)])
+
+    def changing(tile: Image, form: SlideFormat) -> bytes:
+        subsampling, quality = next(kinds)
+        return encode(tile, replace(form, subsampling=subsampling, quality=quality))
+
+    monkeypatch.setattr(slide_formats, "_jpeg", changing)
+    path = write_slide(tmp_path / "changing.tif", picture, FORMATS["420"])
+    with openslide.open_reader(path) as slow, tiff.open_reader(path) as alone:
+        np.testing.assert_array_equal(
+            alone.read_region((0, 0), 0, (WIDTH, HEIGHT)),
+            slow.read_region((0, 0), 0, (WIDTH, HEIGHT)),
+        )
 
 
 @pytest.mark.parametrize("name", ["420", "deflate", "none"])

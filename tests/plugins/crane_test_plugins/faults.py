@@ -1,0 +1,36 @@
+"""Faults that a test orders of running workers, by files in a folder that all of them see.
+
+Workers of a cluster that is up already take neither arguments nor environment from a test.
+"""
+
+import os
+from pathlib import Path
+
+VARIABLE = "CRANE_TEST_FAULTS"
+
+
+def order(name: str) -> str:
+    """What is ordered by that name; empty where nothing is."""
+    path = Path(os.environ[VARIABLE], name)
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def note(name: str, line: str) -> None:
+    """Adds a line to a log; whole, whoever else writes, and there even if the process dies next."""
+    log = os.open(Path(os.environ[VARIABLE], name), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(log, f"{line}\n".encode())
+    finally:
+        os.close(log)
+
+
+def first(name: str) -> bool:
+    """True for the first process that asks, False for all others."""
+    try:
+        os.close(os.open(Path(os.environ[VARIABLE], name), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
