@@ -143,6 +143,8 @@ class OnGpu:
             self.done.synchronize()
         except torch.OutOfMemoryError as error:
             raise self.too_small from error
+        except torch.AcceleratorError as error:  # no later batch would do better
+            raise EncoderError(f"the GPU failed: {error}; check the node's GPU") from error
         features: Features = self.home.numpy()
         return features
 
