@@ -31,6 +31,8 @@ class FusedConvolution(nn.Module):
         self._stride, self._dilation = list(convolution.stride), list(convolution.dilation)
         self._groups = convolution.groups
         self._relu = "relu" if relu else None
+        self.overwrites = False
+        """True where nobody reads the other tensor afterwards: the sum may take its place."""
 
     def forward(self, images: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """(B, C, H, W) -> (B, D, H', W'); ``other`` (B, D, H', W') is added before the ReLU."""
@@ -41,7 +43,12 @@ class FusedConvolution(nn.Module):
         if other is None:
             result = pointwise(images, *tensors, self._relu or "none", [], "")
         elif self._is_like_the_result(images, other):
-            result = pointwise.binary(images, other, *tensors, "add", 1.0, self._relu, [], None)
+            after: tuple[Any, ...] = ("add", 1.0, self._relu, [], None)
+            if self.overwrites and other.is_contiguous(memory_format=torch.channels_last):
+                in_place = torch.ops.mkldnn._convolution_pointwise_
+                result = in_place.binary(other, images, *tensors, *after)
+            else:
+                result = pointwise.binary(images, other, *tensors, *after)
         else:
             result = pointwise(images, *tensors, "none", [], "") + other
             result = torch.relu(result) if self._relu else result
@@ -93,6 +100,7 @@ def _traced_and_fused(network: nn.Module, dtype: torch.dtype) -> fx.GraphModule 
                 fused += _fuse(traced, node, convolution, dtype)
     if not fused:
         return None
+    _overwrite_what_is_used_up(traced)
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
@@ -154,6 +162,36 @@ def _fuse(traced: fx.GraphModule, node: fx.Node, convolution: nn.Conv2d, dtype: 
     last.replace_all_uses_with(new)
     _erase(traced.graph, last, node)
     return True
+
+
+def _overwrite_what_is_used_up(traced: fx.GraphModule) -> None:
+    """Lets a residual sum take the place of its summand where this is the last to read it.
+
+    The summand must be a fused convolution's own result, and all who read it fused convolutions,
+    too: then nothing else is a view of it.
+    """
+    place = {node: number for number, node in enumerate(traced.graph.nodes)}
+    for node in traced.graph.nodes:
+        convolution = _fused(traced, node)
+        if convolution is None or len(node.args) < 2:
+            continue
+        images, other = node.args
+        readers = list(other.users)
+        convolution.overwrites = (
+            images is not other
+            and _fused(traced, images) is not None
+            and _fused(traced, other) is not None
+            and all(_fused(traced, reader) is not None for reader in readers)
+            and all(place[reader] <= place[node] for reader in readers)
+        )
+
+
+def _fused(traced: fx.GraphModule, node: fx.Node) -> FusedConvolution | None:
+    """The fused convolution that a node calls, if it does."""
+    if node.op != "call_module":
+        return None
+    module = traced.get_submodule(str(node.target))
+    return module if isinstance(module, FusedConvolution) else None
 
 
 def _writes_between(

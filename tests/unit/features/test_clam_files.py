@@ -3,6 +3,7 @@
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -159,7 +160,7 @@ def test_an_export_that_was_interrupted_goes_on(
     store, row = make_slide(tmp_path / "store")
     put, written = storage.put_bytes, list[str]()
 
-    def full(path: str, data: bytes, **more: bool) -> None:
+    def full(path: str, data: bytes, **more: Any) -> None:
         if path.endswith(".pt"):
             raise StorageError(f"{path}: the disk is full", 28)
         written.append(path)

@@ -346,3 +346,33 @@ def test_arithmetic_that_onednn_lacks_is_left_alone(monkeypatch: pytest.MonkeyPa
     assert freeze_convolutions(network, torch.float16) is None
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert freeze_convolutions(network, torch.float32) is None
+
+
+class ReadAgain(nn.Module):
+    """A residual block whose summand is read once more afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        summand = torch.relu(self.first(images))
+        after = torch.relu(self.second(summand) + summand)
+        return torch.cat([after, summand], dim=1)
+
+
+def overwriting(network: nn.Module) -> int:
+    fused = [one for one in network.modules() if isinstance(one, FusedConvolution)]
+    return sum(one.overwrites for one in fused)
+
+
+def test_a_sum_takes_the_place_of_a_summand_that_nobody_reads_again() -> None:
+    images = torch.rand(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    for network, places in ((TruncatedResNet50().eval(), 13), (ReadAgain().eval(), 0)):
+        frozen = freeze_convolutions(network, torch.float32)
+        assert frozen is not None
+        assert overwriting(frozen) == places
+        with torch.inference_mode():
+            expected = network(images)
+            for _ in range(2):
+                torch.testing.assert_close(frozen(images), expected, rtol=1e-5, atol=1e-5)
