@@ -263,3 +263,34 @@ def test_a_workspace_has_one_scale(
         run_import_coords(coords_job(trident, cohort, work, **{"scale.mpp": 1.02}))
     with pytest.raises(ConfigError, match=r"TRIDENT's, 10x.* give --mpp"):
         run_import_coords(coords_job(trident, cohort, work))
+
+
+def test_two_encoders_in_one_pass_with_clams_files(
+    cohort: SyntheticCohort, tmp_path: Path, local_ray: None
+) -> None:
+    """Each store is that of a run of its own, and so are CLAM's files."""
+    work = tmp_path / "work"
+    settings = {
+        "slides.source": str(cohort.slides_csv), "work": str(work), "pictures": False,
+        "tissue.preset": "bwh_biopsy", "patch.size_px": 64,
+    }  # fmt: skip
+    assert not run_patching(PatchJob.load(overrides=settings.items())).failures
+    names = [SLOW, "timm:test_resnet"]
+
+    def extract(encoders: list[str], **more: str) -> Any:
+        shared = {"encoder.weights": "random", "encoder.precision": "fp32"}
+        words = {"work": str(work), "encoders": encoders, **shared, **more}
+        return run_extraction(ExtractJob.load(overrides=words.items()))
+
+    together = extract(names, clam=str(tmp_path / "clam"))
+    assert (together.done, together.failures) == (len(cohort.slides), [])
+    folders = ("slow_colour", "timm_test_resnet")
+    for name, folder in zip(names, folders, strict=True):
+        root = work / "features" / folder
+        alone = extract([name], store=str(tmp_path / folder))
+        assert together.patches == 2 * alone.patches > 0
+        assert tree_digest(root / "slides") == tree_digest(tmp_path / folder / "slides")
+        again = run_export(ExportJob(store=str(root), to=str(tmp_path / "clam" / folder)))
+        assert (again.done, again.skipped) == (0, len(cohort.slides))
+    readers = json.loads(Path(together.manifest).read_text())["facts"]["readers"]
+    assert sorted(readers["tiff"]) == sorted(FeatureStore.open(str(root)).slide_ids())
