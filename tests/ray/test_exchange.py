@@ -268,7 +268,7 @@ def test_a_workspace_has_one_scale(
 def test_two_encoders_in_one_pass_with_clams_files(
     cohort: SyntheticCohort, tmp_path: Path, local_ray: None
 ) -> None:
-    """Each store is that of a run of its own, and so are CLAM's files."""
+    """A store is that of a run of its own, and CLAM's files are those of the stores."""
     work = tmp_path / "work"
     settings = {
         "slides.source": str(cohort.slides_csv), "work": str(work), "pictures": False,
@@ -285,11 +285,12 @@ def test_two_encoders_in_one_pass_with_clams_files(
     together = extract(names, clam=str(tmp_path / "clam"))
     assert (together.done, together.failures) == (len(cohort.slides), [])
     folders = ("slow_colour", "timm_test_resnet")
-    for name, folder in zip(names, folders, strict=True):
+    alone = extract(names[:1], store=str(tmp_path / "alone"))
+    assert together.patches == 2 * alone.patches > 0
+    digests = tree_digest(work / "features" / folders[0] / "slides")
+    assert digests == tree_digest(tmp_path / "alone" / "slides")
+    for folder in folders:
         root = work / "features" / folder
-        alone = extract([name], store=str(tmp_path / folder))
-        assert together.patches == 2 * alone.patches > 0
-        assert tree_digest(root / "slides") == tree_digest(tmp_path / folder / "slides")
         again = run_export(ExportJob(store=str(root), to=str(tmp_path / "clam" / folder)))
         assert (again.done, again.skipped) == (0, len(cohort.slides))
     readers = json.loads(Path(together.manifest).read_text())["facts"]["readers"]
