@@ -3,7 +3,6 @@
 timm is imported where a network is built, so that cards can be read without it.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,8 +14,6 @@ from torch import nn
 from crane_ray.errors import ConfigError
 
 _blank: ContextVar[bool] = ContextVar("blank", default=False)
-
-WRAPPERS = re.compile(r"^(module\.|model\.|backbone\.)+")
 
 
 def timm_network(architecture: str, **arguments: Any) -> nn.Module:
@@ -69,16 +66,36 @@ def _without_values(create: Any, architecture: str, arguments: dict[str, Any]) -
     return network.to_empty(device="cpu")
 
 
+class PooledTower(nn.Module):
+    """(B, 3, S, S) normalised images -> (B, width): tokens, what a pooler gathers of them, a norm.
+
+    The image tower of CoCa (Yu et al., TMLR 2022) before its projection.
+    """
+
+    def __init__(self, trunk: nn.Module, pool: nn.Module, width: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.attn_pool_contrast = pool
+        self.ln_contrast = nn.LayerNorm(width)
+
+    def tokens(self, images_B3SS: torch.Tensor) -> torch.Tensor:
+        """(B, T, context) of the trunk."""
+        tokens_BTC: torch.Tensor = self.trunk(images_B3SS)
+        return tokens_BTC
+
+    def forward(self, images_B3SS: torch.Tensor) -> torch.Tensor:
+        """Features of a batch."""
+        features_BD: torch.Tensor = self.ln_contrast(
+            self.attn_pool_contrast(self.tokens(images_B3SS))
+        )
+        return features_BD
+
+
 def gated_units() -> dict[str, Any]:
     """The arguments that give a transformer SwiGLU feed-forward layers, both halves in one."""
     from timm.layers import SwiGLUPacked
 
     return {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
-
-
-def without_wrappers(state: dict[str, Any]) -> dict[str, Any]:
-    """A state dict without the prefixes that data parallel and training code put before names."""
-    return {WRAPPERS.sub("", key): tensor for key, tensor in state.items()}
 
 
 def resized_positions(

@@ -27,6 +27,7 @@ LARGE_BYTES = 128 * 2**20
 """Larger files are read by each actor where it sees them: half of a local Ray's object store."""
 NESTED = ("state_dict", "model", "teacher", "model_state_dict")
 """Keys under which training code puts a state dict in its checkpoints."""
+WRAPPERS = re.compile(r"^(module\.|model\.|backbone\.)+")
 
 
 @dataclass(frozen=True)
@@ -96,17 +97,6 @@ def find_weights(
     raise ConfigError(_no_such(config, card, asked, variable))
 
 
-def fetch_weights(
-    config: EncoderConfig, card: EncoderCard, environment: Mapping[str, str] = os.environ
-) -> Weights:
-    """The weights that a config names, found and read here and now.
-
-    Raises:
-        ConfigError: see `find_weights` and `read_weights`.
-    """
-    return read_weights(config, card, find_weights(config, card, environment))
-
-
 def read_weights(
     config: EncoderConfig, card: EncoderCard, source: WeightSource, *, by_path: bool = False
 ) -> Weights:
@@ -161,6 +151,11 @@ def read_state(weights: Weights) -> dict[str, Any]:
     raise ConfigError(
         f"weights {weights.label}: hold a {type(state).__name__}, a state dict is needed"
     )
+
+
+def without_wrappers(state: dict[str, Any]) -> dict[str, Any]:
+    """A state dict without the prefixes that data parallel and training code put before names."""
+    return {WRAPPERS.sub("", key): tensor for key, tensor in state.items()}
 
 
 def variable_names(name: str, card: EncoderCard) -> list[str]:

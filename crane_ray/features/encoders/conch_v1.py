@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from crane_ray.features.encoder import EncoderCard, HubWeights
-from crane_ray.features.transformers import timm_network, without_wrappers
+from crane_ray.features.transformers import PooledTower, timm_network
+from crane_ray.features.weights import without_wrappers
 
 CARD = EncoderCard(
     dim=512,
@@ -60,27 +61,10 @@ class AttentionPool(nn.Module):
         return pooled_B1D[:, 0]
 
 
-class ImageTower(nn.Module):
-    """(B, 3, S, S) normalised images -> (B, width) features."""
-
-    def __init__(self, trunk: nn.Module, width: int, heads: int) -> None:
-        super().__init__()
-        context: Any = trunk.num_features
-        self.trunk = trunk
-        self.attn_pool_contrast = AttentionPool(width, context, heads)
-        self.ln_contrast = nn.LayerNorm(width)
-
-    def forward(self, images_B3SS: torch.Tensor) -> torch.Tensor:
-        """Features of a batch."""
-        pooled_BD = self.attn_pool_contrast(self.trunk(images_B3SS))
-        features_BD: torch.Tensor = self.ln_contrast(pooled_BD)
-        return features_BD
-
-
-def network(
+def build(
     *, depth: int = 12, trunk_width: int = 768, trunk_heads: int = 12, width: int = 512
 ) -> nn.Module:
-    """The architecture, smaller where asked for."""
+    """The network with random weights, smaller where asked for."""
     trunk = timm_network(
         "vit_base_patch16_224",
         img_size=448,
@@ -90,12 +74,7 @@ def network(
         embed_dim=trunk_width,
         num_heads=trunk_heads,
     )
-    return ImageTower(trunk, width, heads=8)
-
-
-def build() -> nn.Module:
-    """The network with random weights."""
-    return network()
+    return PooledTower(trunk, AttentionPool(width, trunk_width, heads=8), width)
 
 
 def prepare_state(state: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from crane_ray.features.encoder import EncoderCard, HubWeights
-from crane_ray.features.transformers import resized_positions, timm_network, without_wrappers
+from crane_ray.features.transformers import PooledTower, resized_positions, timm_network
+from crane_ray.features.weights import without_wrappers
 
 CARD = EncoderCard(
     dim=768,
@@ -69,33 +70,25 @@ class AttentionPool(nn.Module):
         return split.transpose(1, 2)
 
 
-class ImageTower(nn.Module):
-    """(B, 3, S, S) normalised images -> (B, width) features."""
+class ImageTower(PooledTower):
+    """Its positions are moved to each image's grid as DINO does it, not as timm does."""
 
-    def __init__(self, trunk: nn.Module, width: int, heads: int) -> None:
-        super().__init__()
-        context: Any = trunk.num_features
-        self.trunk = trunk
-        self.attn_pool_contrast = AttentionPool(width, context, heads)
-        self.ln_contrast = nn.LayerNorm(width)
-
-    def forward(self, images_B3SS: torch.Tensor) -> torch.Tensor:
-        """Features of a batch."""
+    def tokens(self, images_B3SS: torch.Tensor) -> torch.Tensor:
+        """(B, T, context) of the trunk."""
         trunk: Any = self.trunk
         grid_BHWC = trunk.patch_embed(images_B3SS)
         grid = (grid_BHWC.shape[1], grid_BHWC.shape[2])
         first_B1C = trunk.cls_token.expand(len(images_B3SS), -1, -1)
         tokens_BTC = torch.cat([first_B1C, grid_BHWC.flatten(1, 2)], dim=1)
         tokens_BTC = tokens_BTC + resized_positions(trunk.pos_embed, grid, extra=EXTRA)
-        pooled_BD = self.attn_pool_contrast(trunk.norm(trunk.blocks(tokens_BTC)))
-        features_BD: torch.Tensor = self.ln_contrast(pooled_BD)
-        return features_BD
+        encoded_BTC: torch.Tensor = trunk.norm(trunk.blocks(tokens_BTC))
+        return encoded_BTC
 
 
-def network(
+def build(
     *, depth: int = 24, trunk_width: int = 1024, trunk_heads: int = 16, width: int = 768
 ) -> nn.Module:
-    """The architecture, smaller where asked for."""
+    """The network with random weights, smaller where asked for."""
     trunk = timm_network(
         "vit_large_patch16_224",
         img_size=16 * GRID,
@@ -106,12 +99,7 @@ def network(
         embed_dim=trunk_width,
         num_heads=trunk_heads,
     )
-    return ImageTower(trunk, width, heads=8)
-
-
-def build() -> nn.Module:
-    """The network with random weights."""
-    return network()
+    return ImageTower(trunk, AttentionPool(width, trunk_width, heads=8), width)
 
 
 def prepare_state(state: dict[str, Any]) -> dict[str, Any]:

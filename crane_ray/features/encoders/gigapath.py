@@ -7,7 +7,8 @@ card has it, a patch is resized to 256 px and its middle 224 px are encoded.
 from torch import nn
 
 from crane_ray.features.encoder import EncoderCard, HubWeights
-from crane_ray.features.transformers import timm_network, without_wrappers
+from crane_ray.features.transformers import timm_network
+from crane_ray.features.weights import without_wrappers
 
 CARD = EncoderCard(
     dim=1536,
@@ -31,8 +32,8 @@ CARD = EncoderCard(
 prepare_state = without_wrappers
 
 
-def network(*, depth: int = 40, width: int = 1536, heads: int = 24) -> nn.Module:
-    """The architecture, smaller where asked for."""
+def build(*, depth: int = 40, width: int = 1536, heads: int = 24) -> nn.Module:
+    """The network with random weights, smaller where asked for."""
     return timm_network(
         "vit_giant_patch14_dinov2",
         img_size=224,
@@ -44,8 +45,3 @@ def network(*, depth: int = 40, width: int = 1536, heads: int = 24) -> nn.Module
         embed_dim=width,
         num_heads=heads,
     )
-
-
-def build() -> nn.Module:
-    """The network with random weights."""
-    return network()

@@ -8,7 +8,8 @@ way for this network.
 from torch import nn
 
 from crane_ray.features.encoder import EncoderCard, HubWeights
-from crane_ray.features.transformers import timm_network, without_wrappers
+from crane_ray.features.transformers import timm_network
+from crane_ray.features.weights import without_wrappers
 
 CARD = EncoderCard(
     dim=1536,
@@ -34,8 +35,8 @@ CARD = EncoderCard(
 prepare_state = without_wrappers
 
 
-def network(*, depth: int = 40, width: int = 1536, heads: int = 24) -> nn.Module:
-    """The architecture, smaller where asked for.
+def build(*, depth: int = 40, width: int = 1536, heads: int = 24) -> nn.Module:
+    """The network with random weights, smaller where asked for.
 
     The card's ``dynamic_img_size=False`` refuses other inputs than 224 px; at 224 px it makes no
     difference, so other sizes are let through.
@@ -49,8 +50,3 @@ def network(*, depth: int = 40, width: int = 1536, heads: int = 24) -> nn.Module
         embed_dim=width,
         num_heads=heads,
     )
-
-
-def build() -> nn.Module:
-    """The network with random weights."""
-    return network()

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from crane_ray.features.encoder import EncoderCard, HubWeights
-from crane_ray.features.transformers import timm_network, without_wrappers
+from crane_ray.features.transformers import timm_network
+from crane_ray.features.weights import without_wrappers
 
 CARD = EncoderCard(
     dim=1024,
@@ -46,8 +47,8 @@ PART = re.compile(
 )
 
 
-def network(*, depth: int = 24, width: int = 1024, heads: int = 16) -> nn.Module:
-    """The architecture, smaller where asked for."""
+def build(*, depth: int = 24, width: int = 1024, heads: int = 16) -> nn.Module:
+    """The network with random weights, smaller where asked for."""
     return timm_network(
         "vit_large_patch16_224",
         init_values=1.0,
@@ -56,11 +57,6 @@ def network(*, depth: int = 24, width: int = 1024, heads: int = 16) -> nn.Module
         embed_dim=width,
         num_heads=heads,
     )
-
-
-def build() -> nn.Module:
-    """The network with random weights."""
-    return network()
 
 
 def prepare_state(state: dict[str, Any]) -> dict[str, Any]:

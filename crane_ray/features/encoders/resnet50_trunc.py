@@ -5,7 +5,6 @@ torchvision's ``IMAGENET1K_V1`` and timm's ``resnet50.tv_in1k`` are the same ten
 either, whole or truncated, fits.
 """
 
-import re
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
 from crane_ray.features.encoder import EncoderCard
+from crane_ray.features.weights import without_wrappers
 
 CARD = EncoderCard(
     dim=1024,
@@ -22,7 +22,6 @@ CARD = EncoderCard(
     downloads={"imagenet": ResNet50_Weights.IMAGENET1K_V1.url},
 )
 
-WRAPPERS = re.compile(r"^(module\.|model\.|backbone\.)+")
 STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3")
 
 
@@ -51,9 +50,5 @@ def build() -> nn.Module:
 
 def prepare_state(state: dict[str, Any]) -> dict[str, Any]:
     """The tensors of the stages that are used, whatever prefix they were saved under."""
-    kept = {}
-    for key, tensor in state.items():
-        name = WRAPPERS.sub("", key)
-        if name.split(".", 1)[0] in STAGES:
-            kept[name] = tensor
-    return kept
+    bare = without_wrappers(state)
+    return {key: tensor for key, tensor in bare.items() if key.split(".", 1)[0] in STAGES}

@@ -16,7 +16,8 @@ from torch import nn
 from crane_ray.errors import ConfigError
 from crane_ray.features.encoder import HUB_ID, EncoderCard, HubWeights
 from crane_ray.features.hub import fetch_file
-from crane_ray.features.transformers import timm_network, without_wrappers
+from crane_ray.features.transformers import timm_network
+from crane_ray.features.weights import without_wrappers
 
 CLASSIFIERS = ("head.", "fc.", "classifier.", "head_dist.")
 

@@ -6,7 +6,8 @@
 from torch import nn
 
 from crane_ray.features.encoder import EncoderCard, HubWeights
-from crane_ray.features.transformers import gated_units, timm_network, without_wrappers
+from crane_ray.features.transformers import gated_units, timm_network
+from crane_ray.features.weights import without_wrappers
 
 CARD = EncoderCard(
     dim=1536,
@@ -28,8 +29,8 @@ CARD = EncoderCard(
 prepare_state = without_wrappers
 
 
-def network(*, depth: int = 24, width: int = 1536, heads: int = 24) -> nn.Module:
-    """The architecture, smaller where asked for."""
+def build(*, depth: int = 24, width: int = 1536, heads: int = 24) -> nn.Module:
+    """The network with random weights, smaller where asked for."""
     return timm_network(
         "vit_giant_patch14_224",
         img_size=224,
@@ -44,8 +45,3 @@ def network(*, depth: int = 24, width: int = 1536, heads: int = 24) -> nn.Module
         num_heads=heads,
         **gated_units(),
     )
-
-
-def build() -> nn.Module:
-    """The network with random weights."""
-    return network()

@@ -6,7 +6,8 @@
 from torch import nn
 
 from crane_ray.features.encoder import EncoderCard, HubWeights
-from crane_ray.features.transformers import timm_network, without_wrappers
+from crane_ray.features.transformers import timm_network
+from crane_ray.features.weights import without_wrappers
 
 CARD = EncoderCard(
     dim=1024,
@@ -29,8 +30,8 @@ CARD = EncoderCard(
 prepare_state = without_wrappers
 
 
-def network(*, depth: int = 24, width: int = 1024, heads: int = 16) -> nn.Module:
-    """The architecture, smaller where asked for."""
+def build(*, depth: int = 24, width: int = 1024, heads: int = 16) -> nn.Module:
+    """The network with random weights, smaller where asked for."""
     return timm_network(
         "vit_large_patch16_224",
         init_values=1e-5,
@@ -39,8 +40,3 @@ def network(*, depth: int = 24, width: int = 1024, heads: int = 16) -> nn.Module
         embed_dim=width,
         num_heads=heads,
     )
-
-
-def build() -> nn.Module:
-    """The network with random weights."""
-    return network()

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from crane_ray.features.encoder import EncoderCard, HubWeights
-from crane_ray.features.transformers import gated_units, timm_network, without_wrappers
+from crane_ray.features.transformers import gated_units, timm_network
+from crane_ray.features.weights import without_wrappers
 
 CARD = EncoderCard(
     dim=2560,
@@ -47,8 +48,8 @@ class ClassAndMean(nn.Module):
         return torch.cat([tokens_BTD[:, 0], patches_BTD.mean(dim=1)], dim=-1)
 
 
-def network(*, depth: int = 32, width: int = 1280, heads: int = 16) -> nn.Module:
-    """The architecture, smaller where asked for."""
+def build(*, depth: int = 32, width: int = 1280, heads: int = 16) -> nn.Module:
+    """The network with random weights, smaller where asked for."""
     trunk = timm_network(
         "vit_huge_patch14_224",
         init_values=1e-5,
@@ -62,11 +63,6 @@ def network(*, depth: int = 32, width: int = 1280, heads: int = 16) -> nn.Module
         **gated_units(),
     )
     return ClassAndMean(trunk)
-
-
-def build() -> nn.Module:
-    """The network with random weights."""
-    return network()
 
 
 def prepare_state(state: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from crane_ray.errors import ConfigError
 from crane_ray.features.cards import ENCODERS, encoder_info
 from crane_ray.features.encoder import EncoderConfig
 from crane_ray.features.torch_encoder import TorchEncoder, load_network
-from crane_ray.features.weights import Weights, fetch_weights
+from crane_ray.features.weights import Weights
 from crane_ray.plugins import load_plugin
+from tests.unit.features.fetched import fetch_weights
 
 timm = pytest.importorskip("timm", reason="the extra 'encoders' is not installed")
 constants = pytest.importorskip("huggingface_hub.constants")

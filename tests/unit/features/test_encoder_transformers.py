@@ -75,7 +75,7 @@ def tiny(module: ModuleType, seed: int = 0) -> nn.Module:
     """The architecture in small, with weights that differ everywhere."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: nn.Module = module.network(**TINY[module])
+        network: nn.Module = module.build(**TINY[module])
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.2)
     return network.eval()

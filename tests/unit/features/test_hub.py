@@ -9,7 +9,8 @@ import pytest
 from crane_ray.errors import ConfigError
 from crane_ray.features.encoder import EncoderCard, EncoderConfig, HubWeights
 from crane_ray.features.hub import fetch_file
-from crane_ray.features.weights import fetch_weights, find_weights
+from crane_ray.features.weights import find_weights
+from tests.unit.features.fetched import fetch_weights
 
 hub = pytest.importorskip("huggingface_hub", reason="the extra 'encoders' is not installed")
 from huggingface_hub import constants, errors  # noqa: E402

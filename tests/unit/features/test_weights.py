@@ -13,12 +13,12 @@ from crane_ray.errors import ConfigError
 from crane_ray.features.encoder import EncoderCard, EncoderConfig, HubWeights
 from crane_ray.features.weights import (
     Weights,
-    fetch_weights,
     find_weights,
     read_state,
     read_weights,
     variable_names,
 )
+from tests.unit.features.fetched import fetch_weights
 
 URL = "https://models.example/net-0123abcd.pth"
 CARD = EncoderCard(dim=4, input_size_px=8, downloads={"published": URL})
