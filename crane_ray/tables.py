@@ -26,14 +26,19 @@ def write_table(path: str, rows: Iterable[object], schema: pa.Schema) -> None:
     write_arrow(path, pa.table(columns, schema=schema))
 
 
-def write_arrow(path: str, table: pa.Table) -> None:
+def write_arrow(path: str, table: pa.Table, *, group_rows: int | None = None) -> None:
     """Writes an Arrow table in one piece, durably.
+
+    Args:
+        path: where to.
+        table: what.
+        group_rows: rows that a reader in pieces gets at once; Parquet's own number if not given.
 
     Raises:
         StorageError: it cannot be written.
     """
     sink = io.BytesIO()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, row_group_size=group_rows)
     storage.put_bytes(path, sink.getvalue(), durable=True)
 
 

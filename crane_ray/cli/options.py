@@ -33,7 +33,7 @@ class FlaggedField:
     @property
     def is_about_running(self) -> bool:
         """True for where and how a job runs, which comes last in the help."""
-        about = ("cluster.", "actors.", "staging.", "max_failures")
+        about = ("cluster.", "actors.", "staging.", "workers.", "reader", "max_failures")
         return self.path.startswith(about)
 
     @property

@@ -87,13 +87,6 @@ class Books:
                         attempt=work.attempts.get(shard, 0) + 1,
                     )
 
-    def num_missing_shards(self) -> int:
-        """How many shards there are to extract."""
-        return sum(
-            self._store.num_shards(work.row.num_patches or 0) - len(work.written)
-            for work in self.todo.values()
-        )
-
     def num_missing_patches(self) -> int:
         """Patches of the shards to extract."""
         return sum(self._num_missing_patches(work) for work in self.todo.values())

@@ -51,6 +51,33 @@ class Shard:
         """The slide it belongs to."""
         return Slide(self.slide_id, self.uri)
 
+    def receipt(self, **facts: Any) -> Receipt:
+        """The receipt of an attempt at it, which failed until it is said to be ok."""
+        return Receipt(
+            self.slide_id,
+            self.shard,
+            "error",
+            num_patches=self.num_patches,
+            coords_checksum=self.coords_checksum,
+            attempt=self.attempt,
+            **facts,
+        )
+
+
+def signed(receipt: Receipt, begun: float) -> Receipt:
+    """A receipt that is done: which process made it, in what time and when.
+
+    Args:
+        receipt: what became of the shard.
+        begun: when work on it began (`time.perf_counter`).
+    """
+    return replace(
+        receipt,
+        host=f"{socket.gethostname()}:{os.getpid()}",
+        seconds=round(time.perf_counter() - begun, 3),
+        written=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+
 
 @dataclass(frozen=True)
 class Output:
@@ -73,8 +100,10 @@ class ShardWork:
         self.errors: dict[int, Exception] = {}
         """What ended it for one store."""
         self.shares = Shares()
+        self.rows = range(0)
+        """The shard's rows of its slide."""
         self.order: Rows = np.empty(0, dtype=np.int64)
-        """The shard's rows as they are read."""
+        """The same as they are read."""
         self._batch_size, self._run_id = batch_size, run_id
         self._begun = self.submitted
         self._slides: OpenSlides | None = None
@@ -88,6 +117,11 @@ class ShardWork:
         """The open slide."""
         assert self._opened is not None
         return self._opened
+
+    @property
+    def waited(self) -> tuple[float, float] | None:
+        """When the wait for the slide's file began and ended, if it is far and open."""
+        return self._opened.waited if self._opened is not None else None
 
     @property
     def grid(self) -> PatchGrid:
@@ -138,17 +172,8 @@ class ShardWork:
 
     def write(self, place: int, output: Output) -> Receipt:
         """Writes the features for one store, or says why not."""
-        receipt = Receipt(
-            self.shard.slide_id,
-            self.shard.shard,
-            "error",
-            num_patches=self.shard.num_patches,
-            coords_checksum=self.shard.coords_checksum,
-            attempt=self.shard.attempt,
-            batch_size=self._batch_size,
-            reader=self._reader_name,
-            host=f"{socket.gethostname()}:{os.getpid()}",
-            run_id=self._run_id,
+        receipt = self.shard.receipt(
+            batch_size=self._batch_size, reader=self._reader_name, run_id=self._run_id
         )
         try:
             error = self.error or self.errors.get(place)
@@ -164,12 +189,7 @@ class ShardWork:
                 fatal=storage.is_fatal(error) or isinstance(error, EncoderError),
             )
         shares = self.shares if place == self.wanted[0] else Shares()
-        return replace(
-            receipt,
-            **shares.rounded(),
-            seconds=round(time.perf_counter() - self._begun, 3),
-            written=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        )
+        return signed(replace(receipt, **shares.rounded()), self._begun)
 
     def _write(self, place: int, output: Output, receipt: Receipt) -> Receipt:
         store, info = output.store, output.encoder.info

@@ -4,12 +4,9 @@ Plain Python without Ray; `crane_ray.features.import_recipe` comes first.
 """
 
 import logging
-import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -17,7 +14,7 @@ import numpy as np
 from crane_ray import storage
 from crane_ray.errors import CraneError, SlideError, StoreError
 from crane_ray.features.clam_files import NO_COORDS
-from crane_ray.features.extraction import Shard
+from crane_ray.features.extraction import Shard, signed
 from crane_ray.features.feature_files import FeatureFiles, OpenFeatures, open_features
 from crane_ray.features.ledger import Receipt
 from crane_ray.features.recipe import FeatureType
@@ -46,6 +43,7 @@ def import_shards(
     """
     begun = time.perf_counter()
     shard = shards[0]
+    reader = "+".join(kind for kind in ("h5", "pt") if getattr(files, kind))
     try:
         with open_features(files) as found:
             if found.identity() != shard.coords_checksum:
@@ -55,16 +53,12 @@ def import_shards(
             for shard in shards:
                 begun = time.perf_counter()
                 done = _import_shard(store, found, shard, may_round=may_round)
-                yield _signed(done, files, begun)
+                yield signed(replace(done, reader=reader), begun)
     except Exception as error:
         if not isinstance(error, CraneError):
             log.exception("slide %s", files.slide_id)
-        failed = replace(
-            _receipt(shard, "error"),
-            error=failure_reason(files.slide_id, error),
-            fatal=storage.is_fatal(error),
-        )
-        yield _signed(failed, files, begun)
+        reason, fatal = failure_reason(files.slide_id, error), storage.is_fatal(error)
+        yield signed(shard.receipt(error=reason, fatal=fatal, reader=reader), begun)
 
 
 def _import_shard(
@@ -87,28 +81,8 @@ def _import_shard(
         facts=_facts(found, shard, store),
     )
     store.format.write(store.slide_path(shard.slide_id), header, rows.start, features, xy)
-    return replace(_receipt(shard, "ok"), rows=len(rows), checksum=checksum_of(features, xy))
-
-
-def _receipt(shard: Shard, status: Any) -> Receipt:
-    return Receipt(
-        shard.slide_id,
-        shard.shard,
-        status,
-        num_patches=shard.num_patches,
-        coords_checksum=shard.coords_checksum,
-        attempt=shard.attempt,
-    )
-
-
-def _signed(receipt: Receipt, files: FeatureFiles, begun: float) -> Receipt:
-    return replace(
-        receipt,
-        reader="+".join(kind for kind in ("h5", "pt") if getattr(files, kind)),
-        host=f"{socket.gethostname()}:{os.getpid()}",
-        seconds=round(time.perf_counter() - begun, 3),
-        written=datetime.now(UTC).isoformat(timespec="milliseconds"),
-    )
+    checksum = checksum_of(features, xy)
+    return replace(shard.receipt(), status="ok", rows=len(rows), checksum=checksum)
 
 
 def _cast(features: Array, dtype: FeatureType, *, may_round: bool) -> Array:

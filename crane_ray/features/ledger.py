@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from crane_ray import storage
 from crane_ray.features.receipt_columns import TableFile, last_receipts
-from crane_ray.tables import iter_rows, only, read_arrow, write_table
+from crane_ray.tables import iter_rows, only, read_arrow, write_arrow, write_table
 
 COMPACT_ABOVE = 64
 """Ledger files beyond which a new run merges them into one."""
@@ -203,6 +203,7 @@ INDEX_SCHEMA = pa.schema(
         ("committed", pa.string()),
     ]
 )
+LENGTH_SCHEMA = pa.schema([INDEX_SCHEMA.field(name) for name in ("slide_id", "num_patches")])
 
 
 GROUP_SLIDES = 2_000
@@ -233,13 +234,22 @@ class Index:
         Raises:
             StoreError: the file is there and cannot be read.
         """
-        if storage.exists(self.path):
-            file = TableFile(self.path, INDEX_SCHEMA, "index", REBUILD, {"mpp": None})
-            for piece in file.pieces(GROUP_SLIDES):
-                yield from (index_row(row) for row in iter_rows(piece))
+        for piece in self._pieces(INDEX_SCHEMA):
+            yield from (index_row(row) for row in iter_rows(piece))
+
+    def num_patches(self) -> dict[str, int]:
+        """Patches of each committed slide by slide_id, in the order of slide_ids.
+
+        Raises:
+            StoreError: the file is there and cannot be read.
+        """
+        found: dict[str, int] = {}
+        for piece in self._pieces(LENGTH_SCHEMA):
+            found.update(zip(*(column.to_pylist() for column in piece.columns), strict=True))
+        return found
 
     def read_table(self) -> pa.Table:
-        """The same as an Arrow table.
+        """All of it as an Arrow table.
 
         Raises:
             StoreError: the file is there and cannot be read.
@@ -255,9 +265,12 @@ class Index:
 
     def write_table(self, table: pa.Table) -> None:
         """Replaces the index by a table in the order of slide_ids, in one piece."""
-        sink = io.BytesIO()
-        pq.write_table(table, sink, row_group_size=GROUP_SLIDES)
-        storage.put_bytes(self.path, sink.getvalue(), durable=True)
+        write_arrow(self.path, table, group_rows=GROUP_SLIDES)
+
+    def _pieces(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        if storage.exists(self.path):
+            file = TableFile(self.path, schema, "index", REBUILD, {"mpp": None})
+            yield from file.pieces(GROUP_SLIDES)
 
 
 def index_table(rows: Sequence[IndexRow]) -> pa.Table:

@@ -202,10 +202,10 @@ class ExtractionPipeline:
             # Before its shard came there was nothing to do; while its slide was fetched, that
             # was the reason; else it is the decoders'.
             self._clock.spend("idle_s", until=min(item.work.submitted, time.perf_counter()))
-            staged = self._slides.staging(item.work.shard.slide_id)
-            if staged is not None:
-                self._clock.spend("decode_wait_s", until=staged[0])
-                self._clock.spend("staging_wait_s", until=min(staged[1], time.perf_counter()))
+            waited = item.work.waited
+            if waited is not None:
+                self._clock.spend("decode_wait_s", until=waited[0])
+                self._clock.spend("staging_wait_s", until=waited[1])
         self._clock.spend("decode_wait_s" if item is not None else "idle_s")
         return item
 

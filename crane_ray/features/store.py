@@ -6,7 +6,7 @@ for the same recipe and hardware, whoever wrote it and however often the run was
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, Self
 
@@ -175,6 +175,11 @@ class FeatureStore:
         storage.put_bytes(path, header.model_dump_json(indent=2).encode(), durable=True)
         return store
 
+    @classmethod
+    def recipe_at(cls, root: str) -> Recipe | None:
+        """The recipe of the store at a place (see `open`); None where there is none yet."""
+        return cls.open(root).recipe if storage.exists(storage.join(root, "store.json")) else None
+
     def clear_unfinished(self) -> None:
         """Removes the files that processes were writing when they were killed.
 
@@ -188,24 +193,25 @@ class FeatureStore:
         """Where a slide's arrays lie."""
         return self.format.path(storage.join(self.root, "slides"), slide_id)
 
+    def reader(self) -> "StoreReader":
+        """The slides that are committed now, for reading many of them.
+
+        Raises:
+            StoreError: the index cannot be read.
+        """
+        return StoreReader(self, self.index.num_patches())
+
     def slide_ids(self) -> list[str]:
         """The committed slides, sorted."""
-        return sorted(self.index.read())
+        return self.reader().slide_ids()
 
     def read(self, slide_id: str) -> SlideFeatures:
-        """Features and coordinates of a committed slide.
+        """Features and coordinates of one committed slide; the index is read for it alone.
 
         Raises:
             StoreError: it is not committed, or its arrays are missing or broken.
         """
-        row = self.index.read().get(slide_id)
-        if row is None:
-            raise StoreError(
-                f"store {self.root}: slide {slide_id} is not in its index; extract it first "
-                "(crane-ray extract), or see the last manifest for why it was left out"
-            )
-        features, xy = self.format.read(self.slide_path(slide_id), 0, row.num_patches)
-        return SlideFeatures(slide_id, features, xy, self.recipe)
+        return self.reader().read(slide_id)
 
     def shard_rows(self, num_patches: int, shard: int) -> range:
         """The rows of one shard of a slide."""
@@ -243,6 +249,45 @@ class FeatureStore:
             if checksum_of(*arrays) != checksum:
                 damaged.append(shard)
         return damaged
+
+
+class StoreReader:
+    """A store's committed slides at one moment; the index was read once for all of them.
+
+    Slides committed later are not in it; one that is discarded later cannot be read any more.
+    """
+
+    def __init__(self, store: FeatureStore, num_patches: Mapping[str, int]) -> None:
+        self.store = store
+        self._num_patches = num_patches
+
+    def slide_ids(self) -> list[str]:
+        """The slides, sorted."""
+        return sorted(self._num_patches)
+
+    def num_patches(self, slide_id: str) -> int:
+        """Patches of a slide.
+
+        Raises:
+            StoreError: it is not committed.
+        """
+        found = self._num_patches.get(slide_id)
+        if found is None:
+            raise StoreError(
+                f"store {self.store.root}: slide {slide_id} is not in its index; extract it first "
+                "(crane-ray extract), or see the last manifest for why it was left out"
+            )
+        return found
+
+    def read(self, slide_id: str) -> SlideFeatures:
+        """Features and coordinates of a slide.
+
+        Raises:
+            StoreError: it is not committed, or its arrays are missing or broken.
+        """
+        store, stop = self.store, self.num_patches(slide_id)
+        features, xy = store.format.read(store.slide_path(slide_id), 0, stop)
+        return SlideFeatures(slide_id, features, xy, store.recipe)
 
 
 def checksum_of(features: Array, xy: Array) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import cv2
@@ -13,14 +13,14 @@ from crane_ray.errors import CraneError, EncoderError
 from crane_ray.features.cards import ENCODERS
 from crane_ray.features.encoder import EncoderPlugin, PatchEncoder
 from crane_ray.features.extraction import Output, Shard
-from crane_ray.features.ledger import RECEIPT_SCHEMA, Receipt
+from crane_ray.features.ledger import RECEIPT_SCHEMA
 from crane_ray.features.pipeline import ExtractionPipeline
 from crane_ray.features.store import FeatureStore
 from crane_ray.features.weights import Weights
 from crane_ray.plugins import load_plugin
 from crane_ray.runtime.live import Teller
 from crane_ray.slides.handles import OpenSlides
-from crane_ray.slides.staging import Stage, StagingConfig
+from crane_ray.slides.staging import StagingConfig
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class ExtractionActor:
                 outputs,
                 batch_size=batch_size,
                 decode_threads=threads,
-                slides=OpenSlides(reader=reader, stage=Stage(staging)),
+                slides=OpenSlides(reader=reader, cache_for=staging.cache_for),
                 run_id=run_id,
                 on_patches=self._tell,
             )
@@ -104,10 +104,7 @@ class ExtractionActor:
         return pa.Table.from_pylist(rows, RESULT_SCHEMA)
 
     def _refuse(self, shard: Shard) -> dict[str, Any]:
-        receipt = Receipt(
-            shard.slide_id, shard.shard, "error", shard.num_patches, shard.coords_checksum
-        )
-        refused = replace(receipt, error=self._broken, fatal=True)
+        refused = shard.receipt(error=self._broken, fatal=True)
         return {**asdict(refused), "output": shard.outputs[0]}
 
 

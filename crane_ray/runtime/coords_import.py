@@ -9,9 +9,8 @@ import pyarrow as pa
 
 from crane_ray import storage
 from crane_ray.errors import SlideError, StorageError, StoreError
-from crane_ray.manifest import LeftOut
 from crane_ray.runtime.cluster import connected
-from crane_ray.runtime.exchange import DEAD_WORKER, leave_out
+from crane_ray.runtime.exchange import DEAD_WORKER
 from crane_ray.runtime.exchange_jobs import ImportCoordsJob
 from crane_ray.runtime.reporting import Reporter, Silent, Summary, Throttle, recorded
 from crane_ray.runtime.streams import stream_tasks
@@ -25,6 +24,7 @@ from crane_ray.slides.importing import (
 from crane_ray.slides.listing import Entry, list_slides
 from crane_ray.slides.patch_files import read_foreign_patches
 from crane_ray.slides.patches import PatchSpec
+from crane_ray.slides.staging import StagingConfig
 from crane_ray.slides.workspace import SCHEMA, SlideRow, Workspace
 
 RESULT_SCHEMA = SCHEMA.append(pa.field("skipped", pa.bool_())).append(
@@ -109,7 +109,7 @@ class CoordsImport:
         self._todo = {m.slide_id: m for m in matches.values() if m.entry is not None}
         for match in matches.values():
             if match.entry is None:
-                leave_out(self.summary, match.slide_id, match.problem)
+                self.summary.leave_out(match.slide_id, match.problem)
         self._save = Throttle(lambda: workspace.write_slides(rows.values()))
 
     def run(self, config: ImportCoordsJob, spec: PatchSpec) -> None:
@@ -120,7 +120,12 @@ class CoordsImport:
         """
         self._reporter.begin("importing coordinates", slides=len(self._todo))
         unseen = set(self._todo)
-        kwargs = {"root": self._workspace.root, "spec": spec}
+        kwargs = {
+            "root": self._workspace.root,
+            "spec": spec,
+            "staging": config.staging,
+            "reader": config.reader,
+        }
         with (
             connected(config.cluster),
             closing(stream_tasks(self._tasks(), import_task, kwargs=kwargs)) as results,
@@ -147,13 +152,15 @@ class CoordsImport:
     def _tasks(self) -> Iterator[dict[str, Any]]:
         for match in self._todo.values():
             assert match.entry is not None
-            row, mpp = self._rows.get(match.slide_id), match.entry.mpp
-            # Arrow makes a column of its own type of every field: no None among numbers.
-            entry = {**asdict(match.entry), "mpp": float("nan") if mpp is None else mpp}
+            row = self._rows.get(match.slide_id)
             done = row is not None and row.status in {"ok", "no_tissue"}
             known = row.plan_fingerprint if row is not None and done else None
-            yield {"path": match.path, "problem": match.problem, "known": known or "", **{
-                f"entry_{name}": value for name, value in entry.items()}}  # fmt: skip
+            yield {
+                "path": match.path,
+                "problem": match.problem,
+                "known": known or "",
+                "entry": match.entry.record(),
+            }
 
     def _take(self, row: SlideRow) -> None:
         self._rows[row.slide_id] = row
@@ -161,34 +168,33 @@ class CoordsImport:
         self._reporter.advance(slides=1, patches=row.num_patches or 0, failures=int(failed))
         if failed:
             self._reporter.note(f"{row.slide_id}: {row.reason}")
-            leave_out(self.summary, row.slide_id, row.reason)
+            self.summary.leave_out(row.slide_id, row.reason)
         elif row.status == "no_tissue":
-            self.summary.no_tissue += 1
-            self.summary.left_out.append(
-                LeftOut(slide_id=row.slide_id, status="no_tissue", reason=row.reason)
-            )
+            self.summary.leave_out(row.slide_id, row.reason, "no_tissue")
         else:
             self.summary.done += 1
             self.summary.patches += row.num_patches or 0
         self._save()
 
 
-def import_task(table: pa.Table, root: str, spec: PatchSpec) -> pa.Table:
+def import_task(
+    table: pa.Table, root: str, spec: PatchSpec, staging: StagingConfig, reader: str
+) -> pa.Table:
     """The row of each slide in a block."""
     results: list[dict[str, Any]] = []
     for record in table.to_pylist():
-        fields = {
-            name.removeprefix("entry_"): value
-            for name, value in record.items()
-            if name.startswith("entry_")
-        }
-        if fields["mpp"] != fields["mpp"]:
-            fields["mpp"] = None
-        entry = Entry(**fields)
+        entry = Entry.from_record(record["entry"])
         match = Match(entry.slide_id, record["path"], entry, record["problem"])
         row, skipped, fatal = SlideRow(entry.slide_id, entry.uri, "failed"), False, ""
         try:
-            made = import_coords(match, spec, Workspace(root), record["known"] or None)
+            made = import_coords(
+                match,
+                spec,
+                Workspace(root),
+                record["known"] or None,
+                staging=staging,
+                reader=reader,
+            )
             row, skipped = made or row, made is None
         except StorageError as error:
             fatal = str(error)

@@ -13,7 +13,6 @@ from crane_ray.errors import ConfigError, CraneError, StorageError
 from crane_ray.features.clam_files import CLAM_FORMATS, ClamFormat, export_slide
 from crane_ray.features.ledger import IndexRow, index_row
 from crane_ray.features.store import FeatureStore
-from crane_ray.manifest import LeftOut
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.exchange_jobs import ExportJob
 from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
@@ -81,7 +80,7 @@ def export_slides(
     finally:
         reporter.end()
     for slide_id in sorted(unseen):
-        leave_out(summary, slide_id, DEAD_WORKER)
+        summary.leave_out(slide_id, DEAD_WORKER)
 
 
 class EarlyExport:
@@ -150,14 +149,9 @@ def _count_export(summary: Summary, result: dict[str, Any], reporter: Reporter) 
     reporter.advance(slides=1, patches=result["patches"], failures=int(bool(reason)))
     if reason:
         reporter.note(f"{result['slide_id']}: {reason}")
-        leave_out(summary, result["slide_id"], reason)
+        summary.leave_out(result["slide_id"], reason)
     elif result["written"]:
         summary.done += 1
         summary.patches += result["patches"]
     else:
         summary.skipped += 1
-
-
-def leave_out(summary: Summary, slide_id: str, reason: str) -> None:
-    """Takes a failed slide into a summary."""
-    summary.left_out.append(LeftOut(slide_id=slide_id, status="failed", reason=reason))

@@ -230,16 +230,13 @@ def summarise(run: Run, rows: dict[str, SlideRow]) -> Summary:
         summary.facts["limit"] = asdict(verdict)
     for slide in run.not_exported:
         reason = f"its features are there, CLAM's files are not: {slide.reason}"
-        summary.left_out.append(slide.model_copy(update={"reason": reason}))
+        summary.leave_out(slide.slide_id, reason)
     for slide_id, row in rows.items():
         reason = _reason(books, run.lanes, slide_id)
         if reason:
-            summary.left_out.append(LeftOut(slide_id=slide_id, status="failed", reason=reason))
+            summary.leave_out(slide_id, reason)
         elif row.status == "no_tissue":
-            summary.no_tissue += 1
-            summary.left_out.append(
-                LeftOut(slide_id=slide_id, status="no_tissue", reason=row.reason)
-            )
+            summary.leave_out(slide_id, row.reason, "no_tissue")
     return summary
 
 

@@ -18,9 +18,8 @@ from crane_ray.features.importing import import_shards
 from crane_ray.features.ledger import RECEIPT_SCHEMA, Receipt
 from crane_ray.features.recipe import Recipe
 from crane_ray.features.store import FeatureStore
-from crane_ray.manifest import LeftOut
 from crane_ray.runtime.cluster import connected
-from crane_ray.runtime.exchange import DEAD_WORKER, leave_out
+from crane_ray.runtime.exchange import DEAD_WORKER
 from crane_ray.runtime.exchange_jobs import ImportFeaturesJob
 from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
 from crane_ray.runtime.streams import stream_tasks
@@ -76,7 +75,8 @@ class FeatureImport:
         config = self.config
         asked = Asked(config.encoder, config.scale, config.dtype)
         looks = [self.looks[slide_id] for slide_id in sorted(self.looks)]
-        recipe = decide_recipe(looks, asked, config.source, _settled(config.store))
+        settled = FeatureStore.recipe_at(config.store)
+        recipe = decide_recipe(looks, asked, config.source, settled)
         encoder = most(item.encoder for item in looks) or ""
         if encoder and encoder != config.encoder:
             self.reporter.note(f"the files name their encoder {encoder}")
@@ -143,14 +143,10 @@ class FeatureImport:
             summary.done, summary.skipped = len(self.books.done), len(self.books.skipped)
             summary.patches = self.books.num_encoded
         for slide_id in sorted(failed):
-            leave_out(summary, slide_id, failed[slide_id])
+            summary.leave_out(slide_id, failed[slide_id])
         for item in self.looks.values():
             if not item.num_patches and item.slide_id not in failed:
-                summary.no_tissue += 1
-                reason = "no patches in its file"
-                summary.left_out.append(
-                    LeftOut(slide_id=item.slide_id, status="no_tissue", reason=reason)
-                )
+                summary.leave_out(item.slide_id, "no patches in its file", "no_tissue")
         return summary
 
 
@@ -199,9 +195,3 @@ def import_task(table: pa.Table, root: str, *, may_round: bool) -> pa.Table:
         files = FeatureFiles(**record)
         receipts += [asdict(r) for r in import_shards(store, files, shards, may_round=may_round)]
     return pa.Table.from_pylist(receipts, schema=RECEIPT_SCHEMA)
-
-
-def _settled(root: str) -> Recipe | None:
-    if not storage.exists(storage.join(root, "store.json")):
-        return None
-    return FeatureStore.open(root).recipe

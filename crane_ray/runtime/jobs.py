@@ -32,7 +32,7 @@ class ClusterConfig(Config):
 
 
 class JobConfig(Config):
-    """What every job has."""
+    """What every job has that opens the slides of a cohort."""
 
     work: Annotated[str, Flag("--work", metavar="FOLDER")]
     """Folder (or URI) of the cohort's workspace; results are written there."""
@@ -40,6 +40,9 @@ class JobConfig(Config):
     """Slides that may fail before the exit status says so."""
     cluster: ClusterConfig = ClusterConfig()
     """Where the job runs."""
+    reader: Annotated[str, Flag("--reader")] = "auto"
+    """Reader of slides: auto (tiff where it gives OpenSlide's pixels, else openslide), openslide,
+    tiff, or the dotted path of a module of your own."""
     staging: StagingConfig = StagingConfig()
     """How slides of object storage or slow mounts are brought to the nodes."""
 
@@ -82,9 +85,6 @@ class PatchJob(JobConfig):
     """Folder of edited {slide_id}.geojson files to use in place of the segmentation."""
     process_list: Annotated[str | None, Flag("--process-list", metavar="CSV")] = None
     """CLAM's process list: only its slides, each with the parameters of its row."""
-    reader: Annotated[str, Flag("--reader")] = "auto"
-    """Reader of slides: auto (tiff where it gives OpenSlide's pixels, else openslide), openslide,
-    tiff, or the dotted path of a module of your own."""
     seg_only: Annotated[bool, Flag("--seg-only")] = False
     """A first look: contours, mask pictures and table, no patches."""
     pictures: Annotated[bool, Flag("--pictures")] = True
@@ -122,9 +122,6 @@ class ExtractJob(JobConfig):
     """Encoder: resnet50_trunc (the default), uni_v1, uni2_h, conch_v1, conch_v1_5, virchow2,
     gigapath, h_optimus_0, phikon_v2, timm:NAME, or the dotted path of a module of your own; given
     several times, slides are read once for all of them."""
-    reader: Annotated[str, Flag("--reader")] = "auto"
-    """Reader of slides: auto (tiff where it gives OpenSlide's pixels, else openslide), openslide,
-    tiff, or the dotted path of a module of your own."""
     store: Annotated[str | None, Flag("--store", metavar="FOLDER")] = None
     """Folder of the feature store; WORK/features/ENCODER where not given."""
     layout: Annotated[str, Flag("--layout")] = "zarr"

@@ -61,7 +61,7 @@ def open_lanes(
     lanes = []
     for encoder, root in zip(config.encoder_configs, config.store_roots, strict=True):
         prepared = prepare_encoder(encoder)
-        settled = existing_recipe(root)
+        settled = FeatureStore.recipe_at(root)
         info = resolve_encoder(
             encoder, prepared, spec, settled, on_gpu=pool.gpus > 0, compiles=compiles
         )
@@ -113,13 +113,6 @@ def resolve_encoder(
         sha256=prepared.sha256,
     )
     return info.model_copy(update={"compiled": compiled})
-
-
-def existing_recipe(root: str) -> Recipe | None:
-    """The recipe of a store that is there already."""
-    if not storage.exists(storage.join(root, "store.json")):
-        return None
-    return FeatureStore.open(root).recipe
 
 
 def _dtype(config: ExtractJob, info: EncoderInfo, settled: Recipe | None) -> FeatureType:

@@ -6,7 +6,6 @@ actor, twice a second at most, and the driver asks it. Nothing depends on it but
 
 import threading
 import time
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -49,12 +48,7 @@ class LiveCount:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         self._thread.join()
 

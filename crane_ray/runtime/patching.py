@@ -1,6 +1,5 @@
 """Slides -> tissue and patches, a CPU task a slide on Ray Data."""
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -10,7 +9,6 @@ import pyarrow as pa
 
 from crane_ray import storage
 from crane_ray.errors import ConfigError, StorageError
-from crane_ray.manifest import LeftOut
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.jobs import PatchJob
 from crane_ray.runtime.reporting import Reporter, Silent, Summary, Throttle, recorded
@@ -155,24 +153,17 @@ class Progress:
             if row is None or (slide_id in self._todo and slide_id not in self._done):
                 continue
             if row.status != "ok":
-                summary.left_out.append(
-                    LeftOut(slide_id=slide_id, status=row.status, reason=row.reason)
-                )
-            if row.status == "no_tissue":
-                summary.no_tissue += 1
-            elif row.status == "ok" and slide_id in self._done:
+                summary.leave_out(slide_id, row.reason, row.status)
+            elif slide_id in self._done:
                 summary.done += 1
                 summary.patches += row.num_patches or 0
-            elif row.status == "ok":
+            else:
                 summary.skipped += 1
         return summary
 
     def _tasks(self) -> Iterator[Row]:
         for slide in self._todo.values():
-            fields = asdict(slide.entry)
-            mpp = slide.entry.mpp
-            fields["mpp"] = float("nan") if mpp is None else mpp
-            yield {**fields, "params": slide.params.model_dump_json()}
+            yield {"entry": slide.entry.record(), "params": slide.params.model_dump_json()}
 
     def _take(self, row: SlideRow) -> None:
         self._rows[row.slide_id] = row
@@ -188,10 +179,8 @@ def plan_task(table: pa.Table, settings: PlanSettings, root: str) -> pa.Table:
     """One small row for each slide of a block; pixels stay on the worker."""
     results: list[dict[str, Any]] = []
     for record in table.to_pylist():
-        params = TissueParams.model_validate(json.loads(record.pop("params")))
-        if record["mpp"] != record["mpp"]:
-            record["mpp"] = None
-        entry = Entry(**record)
+        params = TissueParams.model_validate_json(record["params"])
+        entry = Entry.from_record(record["entry"])
         try:
             row = asdict(plan_slide(entry, params, settings, Workspace(root)))
             results.append({**row, "fatal": ""})

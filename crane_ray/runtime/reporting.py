@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from crane_ray.config import Config
 from crane_ray.manifest import LeftOut, RunManifest
@@ -63,7 +63,6 @@ class Summary:
     done: int = 0
     skipped: int = 0
     """Done by an earlier run with the same parameters."""
-    no_tissue: int = 0
     patches: int = 0
     """Placed or encoded in this run."""
     seconds: float = 0.0
@@ -77,6 +76,17 @@ class Summary:
     def failures(self) -> list[LeftOut]:
         """The slides that failed."""
         return [slide for slide in self.left_out if slide.status == "failed"]
+
+    @property
+    def no_tissue(self) -> int:
+        """How many slides have no patches, for lack of tissue."""
+        return sum(slide.status == "no_tissue" for slide in self.left_out)
+
+    def leave_out(
+        self, slide_id: str, reason: str, status: Literal["failed", "no_tissue"] = "failed"
+    ) -> None:
+        """Takes in a slide that is not in the result, and why."""
+        self.left_out.append(LeftOut(slide_id=slide_id, status=status, reason=reason))
 
     def counts(self) -> dict[str, int]:
         """The numbers for the manifest."""

@@ -9,7 +9,6 @@ import pyarrow as pa
 from crane_ray.errors import StorageError
 from crane_ray.features.ledger import Receipt, index_row
 from crane_ray.features.store import FeatureStore
-from crane_ray.manifest import LeftOut
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.jobs import VerifyJob
 from crane_ray.runtime.reporting import Reporter, Silent, Summary
@@ -55,17 +54,17 @@ def run_verification(config: VerifyJob, reporter: Reporter | None = None) -> Sum
                 reporter.advance(slides=1, patches=result["rows"], failures=int(failed))
                 summary.patches += result["rows"]
                 if unread:
-                    _leave_out(summary, result["slide_id"], f"not checked: {unread}")
+                    summary.leave_out(result["slide_id"], f"not checked: {unread}")
                 elif damaged:
                     found.add(result["slide_id"])
                     reason = f"{damaged} of its shards are missing or not as written{_next(config)}"
-                    _leave_out(summary, result["slide_id"], reason)
+                    summary.leave_out(result["slide_id"], reason)
                 else:
                     summary.done += 1
     finally:
         reporter.end()
     for slide_id in sorted(unchecked):
-        _leave_out(summary, slide_id, "its worker died each time it was read")
+        summary.leave_out(slide_id, "its worker died each time it was read")
     if config.repair and found:
         _discard(store, found)
     summary.seconds = round(time.perf_counter() - begun, 1)
@@ -93,10 +92,6 @@ def _discard(store: FeatureStore, slides: set[str]) -> None:
         if slide_id in slides:
             receipts += shards.values()
     store.discard(receipts)
-
-
-def _leave_out(summary: Summary, slide_id: str, reason: str) -> None:
-    summary.left_out.append(LeftOut(slide_id=slide_id, status="failed", reason=reason))
 
 
 def _next(config: VerifyJob) -> str:

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,8 +27,8 @@ class LocalCopy(Protocol):
         ...
 
 
-class Stage(Protocol):
-    """Brings slides from far storage to this node (see `crane_ray.slides.staging`)."""
+class Cache(Protocol):
+    """Brings slides from far storage to this node (`crane_ray.slides.slide_cache.SlideCache`)."""
 
     def prefetch(self, uri: str) -> None:
         """Begins to fetch a slide that will be needed soon."""
@@ -55,10 +55,12 @@ class OpenedSlide:
     reader: SlideReader
     open_again: Callable[[], SlideReader]
     copy: LocalCopy | None = None
+    waited: tuple[float, float] | None = None
+    """When the wait for its copy began and ended (`time.perf_counter`)."""
     users: int = 0
     spoilt: bool = False
     """A read failed: OpenSlide repeats a handle's first error at every later place."""
-    retired: bool = field(default=False)
+    retired: bool = False
 
     def fill(self, grid: PatchGrid, rows: Rows, out: Pixels) -> None:
         """Decodes patches as `fill_patches` does; what fails is tried once more on a new handle.
@@ -86,21 +88,26 @@ class OpenedSlide:
 class OpenSlides:
     """Opens slides one after the other; the last one stays open for the next shard of it."""
 
-    def __init__(self, *, reader: str = "auto", stage: Stage | None = None) -> None:
+    def __init__(
+        self, *, reader: str = "auto", cache_for: Callable[[str], Cache | None] = lambda uri: None
+    ) -> None:
+        """Opens slides with a reader; ``cache_for`` says what brings a uri here, if it is far."""
         self._reader = reader
-        self._stage = stage
+        self._cache_for = cache_for
+        self._cache: Cache | None = None
         self._lock = threading.Lock()
         self._current: OpenedSlide | None = None
         self._expected: Slide | None = None
-        self._staged: dict[str, tuple[float, float]] = {}
 
     def expect(self, slide: Slide) -> None:
         """Begins to fetch a slide's file if it is far away; told in the order of use.
 
         Once for shards of the same slide that follow one another: they share one copy.
         """
-        if self._stage is not None and slide != self._expected:
-            self._stage.prefetch(slide.uri)
+        if slide != self._expected:
+            cache = self._cache_of(slide)
+            if cache is not None:
+                cache.prefetch(slide.uri)
         self._expected = slide
 
     def use(self, slide: Slide) -> OpenedSlide:
@@ -127,29 +134,31 @@ class OpenSlides:
         if last:
             opened.close()
 
-    def staging(self, slide_id: str) -> tuple[float, float] | None:
-        """When the last wait for a slide's file began and ended (`time.perf_counter`)."""
-        return self._staged.get(slide_id)
-
     def close(self) -> None:
         """Closes the current slide (once its users are done)."""
         self._retire()
-        if self._stage is not None:
-            self._stage.drop_prefetched()
+        if self._cache is not None:
+            self._cache.drop_prefetched()
 
     def _open(self, slide: Slide) -> OpenedSlide:
-        if self._stage is None:
+        cache = self._cache_of(slide)
+        if cache is None:
             return OpenedSlide(slide, self._open_reader(slide), lambda: self._open_reader(slide))
         begun = time.perf_counter()
-        copy = self._stage.lease(slide.uri)
-        self._staged = {slide.slide_id: (begun, time.perf_counter())}
-        local = Slide(slide.slide_id, str(copy.path), slide.case_id, slide.mpp)
+        copy = cache.lease(slide.uri)
+        waited = (begun, time.perf_counter())
+        local = replace(slide, uri=str(copy.path))
         try:
             reader = self._open_reader(local)
         except BaseException:
             copy.close()
             raise
-        return OpenedSlide(slide, reader, lambda: self._open_reader(local), copy)
+        return OpenedSlide(slide, reader, lambda: self._open_reader(local), copy, waited)
+
+    def _cache_of(self, slide: Slide) -> Cache | None:
+        cache = self._cache_for(slide.uri)
+        self._cache = cache or self._cache
+        return cache
 
     def _open_reader(self, slide: Slide) -> SlideReader:
         return open_slide(slide, self._reader)

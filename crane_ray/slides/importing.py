@@ -13,12 +13,13 @@ from pathlib import PurePosixPath
 from crane_ray import storage
 from crane_ray.errors import ConfigError, CraneError, ScaleError, SlideError
 from crane_ray.slides.listing import Entry
-from crane_ray.slides.opening import open_slide
+from crane_ray.slides.opening import open_staged
 from crane_ray.slides.patch_files import ForeignPatches, read_foreign_patches, write_patches
 from crane_ray.slides.patches import PatchGeometry, PatchGrid, PatchSpec, patch_geometry
 from crane_ray.slides.planning import failure_reason, known_mpp, with_facts
 from crane_ray.slides.scale import GivenScale
 from crane_ray.slides.slide import Slide, SlideInfo, scale_of
+from crane_ray.slides.staging import StagingConfig
 from crane_ray.slides.workspace import SlideRow, Workspace
 
 log = logging.getLogger(__name__)
@@ -208,7 +209,13 @@ def _require_on_slide(grid: PatchGrid, info: SlideInfo) -> None:
 
 
 def import_coords(
-    match: Match, spec: PatchSpec, workspace: Workspace, known: str | None = None
+    match: Match,
+    spec: PatchSpec,
+    workspace: Workspace,
+    known: str | None = None,
+    *,
+    staging: StagingConfig,
+    reader: str,
 ) -> SlideRow | None:
     """Writes one slide's coordinates into a workspace; the slide's row, whatever came of it.
 
@@ -218,6 +225,8 @@ def import_coords(
         workspace: where to.
         known: the plan_fingerprint of the slide's row there: where nothing changed since,
             nothing is done, and None comes back.
+        staging: how slides of far storage come to the node.
+        reader: see `crane_ray.slides.opening.open_slide`.
 
     Raises:
         StorageError: the workspace cannot be written, for this slide as for any other.
@@ -232,7 +241,13 @@ def import_coords(
         plan = _fingerprint(match, entry, spec)
         if plan == known and storage.exists(workspace.patches(row.slide_id)):
             return None
-        row = _import(replace(row, plan_fingerprint=plan), match, entry, spec, workspace)
+        row = replace(row, plan_fingerprint=plan)
+        found = read_foreign_patches(match.path)
+        slide = Slide(entry.slide_id, entry.uri, entry.case_id, entry.mpp)
+        with open_staged(slide, staging, reader) as (local, opened):
+            row = with_facts(row, opened, local)
+            grid = foreign_grid(found, slide, opened.info, spec)
+            row = _write(row, grid, opened.info, workspace, match.path)
     except Exception as error:
         if storage.is_fatal(error):
             raise
@@ -242,27 +257,23 @@ def import_coords(
     return replace(row, seconds=round(time.perf_counter() - begun, 3))
 
 
-def _import(
-    row: SlideRow, match: Match, entry: Entry, spec: PatchSpec, workspace: Workspace
+def _write(
+    row: SlideRow, grid: PatchGrid, info: SlideInfo, workspace: Workspace, source: str
 ) -> SlideRow:
-    found = read_foreign_patches(match.path)
-    slide = Slide(entry.slide_id, entry.uri, entry.case_id, entry.mpp)
-    with open_slide(slide) as reader:
-        row = with_facts(row, reader, slide)
-        grid = foreign_grid(found, slide, reader.info, spec)
-        path = workspace.patches(row.slide_id)
-        if not len(grid):
-            storage.remove_tree(path)
-            reason = f"no coordinates in {match.path}"
-            return replace(row, status="no_tissue", num_patches=0, reason=reason)
-        write_patches(path, grid, reader.info, save_path=path.rsplit("/", 1)[0])
+    """The row of a slide whose patches are written; none is an outcome, too."""
+    path = workspace.patches(row.slide_id)
+    if not len(grid):
+        storage.remove_tree(path)
+        reason = f"no coordinates in {source}"
+        return replace(row, status="no_tissue", num_patches=0, reason=reason)
+    write_patches(path, grid, info, save_path=path.rsplit("/", 1)[0])
     return replace(
         row,
         status="ok",
         mpp=row.mpp if grid.mpp is None else grid.mpp,
         num_patches=len(grid),
         coords_checksum=grid.checksum(),
-        spec_fingerprint=spec.fingerprint(),
+        spec_fingerprint=grid.spec.fingerprint(),
     )
 
 

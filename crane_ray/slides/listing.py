@@ -4,10 +4,10 @@ import glob
 import io
 import math
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -48,6 +48,15 @@ class Entry:
     case_id: str = ""
     mpp: float | None = None
     problem: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """Its fields for an Arrow table, whose columns take no None among numbers: mpp is NaN."""
+        return {**asdict(self), "mpp": math.nan if self.mpp is None else self.mpp}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The entry of such a record."""
+        return cls(**{**record, "mpp": None if math.isnan(record["mpp"]) else record["mpp"]})
 
 
 def list_slides(source: str, *, recursive: bool = False) -> list[Entry]:

@@ -1,6 +1,9 @@
 """Opens a slide with the reader that knows its format."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from crane_ray.errors import SlideError
 from crane_ray.plugins import Plugin, load_plugin
 from crane_ray.slides.readers import image, openslide, tiff
 from crane_ray.slides.slide import Slide, SlideReader
+from crane_ray.slides.staging import StagingConfig
 from crane_ray.slides.tiff.errors import StepAsideError
 
 logger = logging.getLogger(__name__)
@@ -55,6 +59,29 @@ def open_slide(slide: Slide, reader: str = AUTO) -> SlideReader:
     if opened is not None:
         return opened
     raise SlideError(f"slide {slide.slide_id}: {_unknown(path, reader)}")
+
+
+@contextmanager
+def open_staged(
+    slide: Slide, staging: StagingConfig, reader: str = AUTO
+) -> Iterator[tuple[Slide, SlideReader]]:
+    """The slide with a path on this node and its open reader, both good inside the block.
+
+    Args:
+        slide: which; its uri may be far away.
+        staging: which slides are brought to this node first, and where to.
+        reader: see `open_slide`.
+
+    Raises:
+        SlideError: it cannot be brought here, or as `open_slide`.
+        ConfigError: the cache folder cannot be used, or as `open_slide`.
+    """
+    cache = staging.cache_for(slide.uri)
+    with ExitStack() as held:
+        if cache is not None:
+            lease = held.enter_context(cache.lease(slide.uri))
+            slide = replace(slide, uri=str(lease.path))
+        yield slide, held.enter_context(open_slide(slide, reader))
 
 
 def _open_any(path: Path) -> SlideReader | None:

@@ -10,13 +10,13 @@ from crane_ray import storage
 from crane_ray.errors import CraneError, ScaleError, SlideError
 from crane_ray.plugins import load_plugin
 from crane_ray.slides.listing import Entry
-from crane_ray.slides.opening import open_slide
+from crane_ray.slides.opening import open_staged
 from crane_ray.slides.params import TissueParams
 from crane_ray.slides.patch_files import write_patches
 from crane_ray.slides.patches import PatchSpec, plan_patches
 from crane_ray.slides.pictures import draw_mask, draw_stitch, read_overview, write_picture
 from crane_ray.slides.slide import Slide, SlideInfo, SlideReader, scale_of
-from crane_ray.slides.staging import StagingConfig, staged
+from crane_ray.slides.staging import StagingConfig
 from crane_ray.slides.tissue import TissueContours, read_contours, write_contours
 from crane_ray.slides.workspace import SlideRow, Workspace
 
@@ -71,8 +71,7 @@ def plan_slide(
             raise SlideError(entry.problem)
         row = replace(row, plan_fingerprint=plan_fingerprint(entry, params, settings))
         slide = Slide(entry.slide_id, entry.uri, entry.case_id, entry.mpp)
-        cache = settings.staging.cache_for(entry.uri)
-        with staged(slide, cache) as local, open_slide(local, settings.reader) as reader:
+        with open_staged(slide, settings.staging, settings.reader) as (local, reader):
             planner = _Planner(slide, reader, params, settings, workspace)
             row = planner.plan(with_facts(row, reader, local))
     except Exception as error:

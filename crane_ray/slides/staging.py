@@ -4,9 +4,6 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +12,7 @@ from pydantic import Field, field_validator
 from crane_ray import storage
 from crane_ray.config import Config, Flag
 from crane_ray.slides.cache_folder import CacheFolder
-from crane_ray.slides.slide import Slide
-from crane_ray.slides.slide_cache import GB, Lease, SlideCache
+from crane_ray.slides.slide_cache import GB, SlideCache
 
 
 class StagingConfig(Config):
@@ -52,37 +48,6 @@ class StagingConfig(Config):
         return _open_cache(self)
 
 
-class Stage:
-    """The slides of one process as its readers see them: here, or brought here.
-
-    Opens the cache with the first slide that needs it.
-    """
-
-    def __init__(self, config: StagingConfig) -> None:
-        self._config = config
-        self._cache: SlideCache | None = None
-
-    def prefetch(self, uri: str) -> None:
-        """Begins to fetch a slide that will be needed soon; errors wait for its lease."""
-        self._cache = self._config.cache_for(uri) or self._cache
-        if self._cache is not None:
-            self._cache.prefetch(uri)
-
-    def lease(self, uri: str) -> Lease:
-        """The slide's file on this node, waited for if need be.
-
-        Raises:
-            SlideError: it cannot be brought here.
-        """
-        self._cache = self._config.cache_for(uri) or self._cache
-        return Lease(Path(uri)) if self._cache is None else self._cache.lease(uri)
-
-    def drop_prefetched(self) -> None:
-        """Lets go of what was fetched ahead and not leased."""
-        if self._cache is not None:
-            self._cache.drop_prefetched()
-
-
 @functools.cache
 def _open_cache(config: StagingConfig) -> "SlideCache":
     folder = Path(config.folder or default_folder())
@@ -97,17 +62,3 @@ def default_folder() -> str:
     """Where copies of slides go by default: CRANE_RAY_CACHE, else a user's own temporary folder."""
     named = os.environ.get("CRANE_RAY_CACHE")
     return named or str(Path(tempfile.gettempdir()) / f"crane-ray-slides-{os.getuid()}")
-
-
-@contextmanager
-def staged(slide: Slide, cache: SlideCache | None) -> Iterator[Slide]:
-    """The slide with a path on this node, which is good inside the block.
-
-    Raises:
-        SlideError: it cannot be brought here.
-    """
-    if cache is None:
-        yield slide
-        return
-    with cache.lease(slide.uri) as lease:
-        yield replace(slide, uri=str(lease.path))

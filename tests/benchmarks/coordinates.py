@@ -5,7 +5,6 @@ same calls of OpenCV and then asks ``cv2.pointPolygonTest`` of every point, one 
 """
 
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 import cv2
@@ -42,22 +41,13 @@ class Picture:
         assert (xy, level, size) == ((0, 0), 1, (LEVEL_PX, LEVEL_PX))
         return self._pixels
 
-    def read_regions(self, xy: Any, level: int, out: Any) -> None:
-        """Never asked for."""
-        raise NotImplementedError
-
     def close(self) -> None:
         """Nothing to close."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
 

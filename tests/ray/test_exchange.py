@@ -233,6 +233,19 @@ def test_tridents_coordinates_are_extracted_from_as_our_own(
     require_equal(extract(work, "parquet"), extract(own, "zarr"))
 
 
+def test_coordinates_of_staged_slides_by_the_reader_asked_for(
+    trident: Path, cohort: SyntheticCohort, tmp_path: Path
+) -> None:
+    work, cache = tmp_path / "work", tmp_path / "cache"
+    how = {"reader": "openslide", "staging.local": True, "staging.folder": str(cache)}
+    summary = run_import_coords(coords_job(trident, cohort, work, **{"scale.mpp": 1.0}, **how))
+    assert (summary.done, summary.failures) == (4, [])
+    rows = Workspace(str(work)).read_slides()
+    assert {row.reader for row in rows.values()} == {"openslide"}
+    assert {row.uri for row in rows.values()} == {str(slide.path) for slide in cohort.slides}
+    assert len(list((cache / "entries").iterdir())) == 4
+
+
 def test_coordinates_that_do_not_fit_cost_their_slide_alone(
     trident: Path, cohort: SyntheticCohort, tmp_path: Path
 ) -> None:

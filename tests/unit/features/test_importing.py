@@ -1,6 +1,8 @@
 """Features of other tools into a store: the recipe, the rows, and what is refused."""
 
+import os
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,11 @@ def test_features_and_coordinates_are_those_of_the_files(
 ) -> None:
     store, books = run(folder, tmp_path / "store", layout=layout)
     assert (books.done, books.failed) == ({"a", "b", "c"}, {})
+    for slide_id, shards in store.ledger.slides():
+        for receipt in shards.values():
+            assert receipt.host.endswith(f":{os.getpid()}")
+            assert datetime.fromisoformat(receipt.written).tzinfo is UTC
+            assert receipt.reader == {"a": "h5+pt", "b": "h5", "c": "pt"}[slide_id]
     expected = make_features(5000)
     for slide_id, rows in (("a", 5000), ("b", 100), ("c", 2048)):
         found = store.read(slide_id)

@@ -608,7 +608,7 @@ def test_closing_without_any_work_returns(cohort: Cohort) -> None:
         pass
 
 
-class Stage:
+class SlowCache:
     """Slides that are far away, brought near in some time."""
 
     def __init__(self, seconds: float = 0.0) -> None:
@@ -636,28 +636,30 @@ class Copy:
 
 
 def test_copies_are_let_go_once_and_after_their_readers(cohort: Cohort, watch: Watch) -> None:
-    stage = Stage()
-    lease = stage.lease
+    cache = SlowCache()
+    lease = cache.lease
 
     def leased(uri: str) -> Copy:
         copy = lease(uri)
         copy.readers = watch.readers
         return copy
 
-    stage.lease = leased  # type: ignore[method-assign]
+    cache.lease = leased  # type: ignore[method-assign]
     shards = cohort.shards("a")
-    receipts = extract(open_pipeline(cohort, slides=OpenSlides(stage=stage)), shards)
+    receipts = extract(
+        open_pipeline(cohort, slides=OpenSlides(cache_for=lambda uri: cache)), shards
+    )
     assert statuses(receipts) == {"a": ["ok"] * 3}
-    assert [copy.closed for copy in stage.copies] == [1]
+    assert [copy.closed for copy in cache.copies] == [1]
     watch.assert_closed_once()
 
 
 def test_copies_of_many_slides_are_all_let_go(cohort: Cohort) -> None:
-    stage, shards = Stage(), cohort.shards() * 2
+    cache, shards = SlowCache(), cohort.shards() * 2
     random.Random(1).shuffle(shards)
-    extract(open_pipeline(cohort, slides=OpenSlides(stage=stage)), shards)
-    assert len(stage.copies) > 3
-    assert {copy.closed for copy in stage.copies} == {1}
+    extract(open_pipeline(cohort, slides=OpenSlides(cache_for=lambda uri: cache)), shards)
+    assert len(cache.copies) > 3
+    assert {copy.closed for copy in cache.copies} == {1}
 
 
 # Several stores.
@@ -800,13 +802,15 @@ def test_the_slowest_stage_is_the_limit(
         write(self, path, *args)
 
     encoder = Slow() if limit == "encoding" else Quadrants()
-    stage = Stage(0.5 if limit == "staging" else 0.0)
+    cache = SlowCache(0.5 if limit == "staging" else 0.0)
     if limit == "decoding":
         watch.before = lambda reader, xy: time.sleep(0.025)
     if limit == "storage":
         monkeypatch.setattr(ZarrFormat, "write", slow_write)
     extract(open_pipeline(cohort), cohort.shards()[:1])  # what is imported late is there now
-    pipeline = open_pipeline(cohort, encoder, threads=1, slides=OpenSlides(stage=stage))
+    pipeline = open_pipeline(
+        cohort, encoder, threads=1, slides=OpenSlides(cache_for=lambda uri: cache)
+    )
     if limit == "scheduling":
         time.sleep(1.5)
     shares = shares_of(extract(pipeline, cohort.shards()))

@@ -125,7 +125,7 @@ def test_an_index_keeps_what_is_true_and_takes_what_is_new(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("written", [[], [0], [2], [0, 2], [1]])
-def test_missing_patches_and_shards_are_those_that_are_listed(
+def test_missing_patches_are_those_of_the_shards_that_are_listed(
     tmp_path: Path, written: list[int]
 ) -> None:
     cohort = make_cohort(tmp_path, 2)
@@ -134,6 +134,6 @@ def test_missing_patches_and_shards_are_those_that_are_listed(
         if shard.slide_id == "a" and shard.shard in written:
             books.take(fake_receipt(shard))
     missing = list(books.missing_shards())
-    assert books.num_missing_shards() == len(missing) == 6 - len(written)
+    assert len(missing) == 6 - len(written)
     rows = [cohort.store.shard_rows(shard.num_patches, shard.shard) for shard in missing]
     assert books.num_missing_patches() == sum(map(len, rows))

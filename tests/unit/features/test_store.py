@@ -1,11 +1,16 @@
 import json
+import pickle
 import shutil
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from crane_ray import storage
 from crane_ray.errors import RecipeMismatchError, StoreError
+from crane_ray.features.ledger import GROUP_SLIDES, IndexRow
 from crane_ray.features.store import (
     CHUNK_ROWS,
     CHUNKS_PER_SHARD,
@@ -94,6 +99,69 @@ def test_slides_are_read_once_committed(cohort: Cohort) -> None:
     assert (slide.slide_id, slide.features.shape, slide.xy.shape) == ("b", (21, 12), (21, 2))
     assert slide.recipe == make_recipe()
     assert cohort.store.slide_ids() == ["a", "b"]
+
+
+def test_a_reader_reads_the_index_once_for_all_slides(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    real = storage.open_read
+
+    def counted(path: str) -> IO[bytes]:
+        opened.append(storage.name_of(path))
+        return real(path)
+
+    monkeypatch.setattr(storage, "open_read", counted)
+    reader = cohort.store.reader()
+    assert reader.slide_ids() == ["a", "b"]
+    for slide_id in ("a", "b", "a"):
+        slide, alone = reader.read(slide_id), cohort.store.format.read(
+            cohort.store.slide_path(slide_id), 0, 21
+        )  # fmt: skip
+        assert reader.num_patches(slide_id) == len(slide.features) == 21
+        np.testing.assert_array_equal(slide.features, alone[0])
+        np.testing.assert_array_equal(slide.xy, alone[1])
+    assert opened.count("index.parquet") == 1
+    for ask in (reader.num_patches, reader.read):
+        with pytest.raises(StoreError, match="slide c is not in its index; extract it first"):
+            ask("c")
+
+
+def test_a_reader_keeps_its_slides_while_the_store_changes(cohort: Cohort) -> None:
+    store, reader = cohort.store, cohort.store.reader()
+    receipts = dict(store.ledger.slides())
+    store.discard(receipts["a"].values())
+    assert reader.slide_ids() == ["a", "b"]
+    with pytest.raises(StoreError, match=r"a\.zarr"):
+        reader.read("a")
+    assert len(reader.read("b").features) == 21
+    assert store.reader().slide_ids() == store.slide_ids() == ["b"]
+
+
+def test_an_empty_store_has_no_slides(tmp_path: Path) -> None:
+    assert make_store(tmp_path).reader().slide_ids() == []
+
+
+def test_a_reader_of_a_large_index_knows_each_length(tmp_path: Path) -> None:
+    store, count = make_store(tmp_path), 2 * GROUP_SLIDES + 7
+    rows = {f"s{n:05d}": n * 37 % 1009 for n in range(count)}
+    store.index.write(
+        IndexRow(slide_id, "", num_patches, 12, None, "c", ())
+        for slide_id, num_patches in rows.items()
+    )
+    assert pq.read_metadata(store.index.path).num_row_groups == 3
+    reader = pickle.loads(pickle.dumps(store.reader()))  # as it goes to workers
+    assert reader.slide_ids() == sorted(rows)
+    assert {slide_id: reader.num_patches(slide_id) for slide_id in rows} == rows
+
+
+def test_the_recipe_at_a_place_is_that_of_its_store(tmp_path: Path) -> None:
+    assert FeatureStore.recipe_at(str(tmp_path)) is None
+    make_store(tmp_path)
+    assert FeatureStore.recipe_at(str(tmp_path)) == make_recipe()
+    (tmp_path / "store.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"store\.json cannot be used"):
+        FeatureStore.recipe_at(str(tmp_path))
 
 
 def test_a_slide_is_not_there_before_it_is_in_the_index(tmp_path: Path) -> None:

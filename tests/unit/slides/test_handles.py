@@ -32,7 +32,7 @@ Decode = Callable[["FakeReader", int], None]
 
 
 @dataclass
-class Library:
+class Backend:
     """Stands for a decoding library: its handles, and whatever is done wrong with them."""
 
     decode: Decode = lambda reader, x: None
@@ -59,24 +59,24 @@ class FakeReader:
     name = "fake"
     info = INFO
 
-    def __init__(self, library: Library, slide: Slide) -> None:
-        self.library, self.slide = library, slide
+    def __init__(self, backend: Backend, slide: Slide) -> None:
+        self.backend, self.slide = backend, slide
         self.closed = self.reading = 0
         self.latched = False
 
     def read_region(self, xy: tuple[int, int], level: int, size: tuple[int, int]) -> Image:
-        with self.library.lock:
+        with self.backend.lock:
             assert not self.closed, "a closed handle takes the process down"
             self.reading += 1
         try:
-            self.library.decode(self, xy[0])
+            self.backend.decode(self, xy[0])
             return np.full((size[1], size[0], 3), xy[0] % 251, dtype=np.uint8)
         finally:
-            with self.library.lock:
+            with self.backend.lock:
                 self.reading -= 1
 
     def close(self) -> None:
-        with self.library.lock:
+        with self.backend.lock:
             assert not self.reading
             self.closed += 1
 
@@ -96,7 +96,7 @@ class FakeCopy:
         self.closed += 1
 
 
-class FakeStage:
+class FakeCache:
     """Slides that are far away."""
 
     def __init__(self) -> None:
@@ -119,10 +119,10 @@ class FakeStage:
 
 
 @pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch) -> Library:
-    library = Library()
-    monkeypatch.setattr(handles, "open_slide", library.open)
-    return library
+def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
+    backend = Backend()
+    monkeypatch.setattr(handles, "open_slide", backend.open)
+    return backend
 
 
 def slide(slide_id: str) -> Slide:
@@ -133,7 +133,7 @@ def pixels(rows: int) -> Image:
     return np.zeros((rows, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
 
 
-def test_shards_of_a_slide_share_one_handle(library: Library) -> None:
+def test_shards_of_a_slide_share_one_handle(backend: Backend) -> None:
     slides = OpenSlides()
     one, two = slides.use(slide("a")), slides.use(slide("a"))
     assert one is two
@@ -141,50 +141,50 @@ def test_shards_of_a_slide_share_one_handle(library: Library) -> None:
     slides.release(two)
     assert slides.use(slide("a")) is one, "the last slide stays open for its next shard"
     slides.release(one)
-    assert library.closings() == [0]
+    assert backend.closings() == [0]
     slides.close()
-    assert library.closings() == [1]
+    assert backend.closings() == [1]
 
 
-def test_the_reader_asked_for_is_taken_each_time(library: Library) -> None:
+def test_the_reader_asked_for_is_taken_each_time(backend: Backend) -> None:
     slides = OpenSlides(reader="openslide")
     opened = slides.use(slide("a"))
     opened.open_again().close()
-    assert library.asked == [("/far/a.svs", "openslide")] * 2
+    assert backend.asked == [("/far/a.svs", "openslide")] * 2
     OpenSlides().use(slide("b"))
-    assert library.asked[-1] == ("/far/b.svs", "auto")
+    assert backend.asked[-1] == ("/far/b.svs", "auto")
 
 
-def test_a_slide_is_closed_when_the_next_is_open_and_no_shard_needs_it(library: Library) -> None:
+def test_a_slide_is_closed_when_the_next_is_open_and_no_shard_needs_it(backend: Backend) -> None:
     slides = OpenSlides()
     first = slides.use(slide("a"))
     slides.use(slide("a"))
     second = slides.use(slide("b"))
-    assert library.closings() == [0, 0]
+    assert backend.closings() == [0, 0]
     slides.release(first)
-    assert library.closings() == [0, 0]
+    assert backend.closings() == [0, 0]
     slides.release(first)
-    assert library.closings() == [1, 0]
+    assert backend.closings() == [1, 0]
     slides.release(second)
-    assert library.closings() == [1, 0]
+    assert backend.closings() == [1, 0]
     slides.use(slide("c"))
-    assert library.closings() == [1, 1, 0]
+    assert backend.closings() == [1, 1, 0]
 
 
-def test_closing_waits_for_the_shards_under_way(library: Library) -> None:
+def test_closing_waits_for_the_shards_under_way(backend: Backend) -> None:
     slides = OpenSlides()
     opened = slides.use(slide("a"))
     slides.close()
-    assert library.closings() == [0]
+    assert backend.closings() == [0]
     slides.release(opened)
-    assert library.closings() == [1]
+    assert backend.closings() == [1]
     slides.close()
-    assert library.closings() == [1]
+    assert backend.closings() == [1]
 
 
-def test_a_slide_that_does_not_open_costs_the_others_nothing(library: Library) -> None:
+def test_a_slide_that_does_not_open_costs_the_others_nothing(backend: Backend) -> None:
     slides = OpenSlides()
-    library.broken = {"b"}
+    backend.broken = {"b"}
     first = slides.use(slide("a"))
     for _ in range(2):
         with pytest.raises(SlideError, match="not a slide"):
@@ -195,22 +195,22 @@ def test_a_slide_that_does_not_open_costs_the_others_nothing(library: Library) -
     again.fill(GRID, np.arange(2), pixels(2))
     slides.release(again)
     slides.close()
-    assert set(library.closings()) == {1}
+    assert set(backend.closings()) == {1}
 
 
-def test_a_read_that_fails_once_succeeds_on_a_new_handle(library: Library) -> None:
+def test_a_read_that_fails_once_succeeds_on_a_new_handle(backend: Backend) -> None:
     def decode(reader: FakeReader, x: int) -> None:
-        if reader is library.opened[0]:
+        if reader is backend.opened[0]:
             raise SlideError("a moment's trouble")
 
-    library.decode = decode
+    backend.decode = decode
     slides = OpenSlides()
     opened = slides.use(slide("a"))
     out = pixels(3)
     opened.fill(GRID, np.array([4, 0, 2]), out)
     assert out[:, 0, 0, 0].tolist() == [32, 0, 16]
     assert opened.spoilt
-    assert library.closings() == [0, 1], "the new handle is closed, others may use the old one"
+    assert backend.closings() == [0, 1], "the new handle is closed, others may use the old one"
 
 
 def latching(broken_x: int) -> Decode:
@@ -225,20 +225,20 @@ def latching(broken_x: int) -> Decode:
 
 
 def test_only_what_is_broken_fails_on_handles_that_repeat_their_first_error(
-    library: Library,
+    backend: Backend,
 ) -> None:
-    library.decode = latching(3 * SIZE_PX)
+    backend.decode = latching(3 * SIZE_PX)
     opened = OpenSlides().use(slide("a"))
     with pytest.raises(SlideError, match="cannot be decoded"):
         opened.fill(GRID, np.arange(2, 5), pixels(3))
     out = pixels(3)
     opened.fill(GRID, np.arange(4, 7), out)
     assert out[:, 0, 0, 0].tolist() == [32, 40, 48]
-    assert library.closings() == [0, 1, 1]
+    assert backend.closings() == [0, 1, 1]
 
 
-def test_the_next_shard_gets_a_handle_without_errors(library: Library) -> None:
-    library.decode = latching(0)
+def test_the_next_shard_gets_a_handle_without_errors(backend: Backend) -> None:
+    backend.decode = latching(0)
     slides = OpenSlides()
     spoilt = slides.use(slide("a"))
     with pytest.raises(SlideError):
@@ -247,91 +247,94 @@ def test_the_next_shard_gets_a_handle_without_errors(library: Library) -> None:
     assert fresh is not spoilt
     fresh.fill(GRID, np.arange(5, 9), pixels(4))
     assert not fresh.spoilt
-    assert library.closings() == [0, 1, 0]
+    assert backend.closings() == [0, 1, 0]
     slides.release(spoilt)
-    assert library.closings() == [1, 1, 0]
+    assert backend.closings() == [1, 1, 0]
 
 
-def test_a_bug_is_not_tried_again(library: Library) -> None:
+def test_a_bug_is_not_tried_again(backend: Backend) -> None:
     def decode(reader: FakeReader, x: int) -> None:
         raise KeyError(x)
 
-    library.decode = decode
+    backend.decode = decode
     opened = OpenSlides().use(slide("a"))
     with pytest.raises(KeyError):
         opened.fill(GRID, np.arange(2), pixels(2))
-    assert len(library.opened) == 1
+    assert len(backend.opened) == 1
 
 
-def test_copies_are_read_and_let_go_with_their_slides(library: Library) -> None:
-    stage = FakeStage()
-    slides = OpenSlides(stage=stage)
+def test_copies_are_read_and_let_go_with_their_slides(backend: Backend) -> None:
+    cache = FakeCache()
+    slides = OpenSlides(cache_for=lambda uri: cache)
     slides.expect(slide("a"))
     slides.expect(slide("a"))
     slides.expect(slide("b"))
-    assert stage.prefetched == ["/far/a.svs", "/far/b.svs"]
+    assert cache.prefetched == ["/far/a.svs", "/far/b.svs"]
     first = slides.use(slide("a"))
     assert first.slide == slide("a")
     first.open_again().close()
-    assert [uri for uri, _ in library.asked] == ["/near/a.svs"] * 2
+    assert [uri for uri, _ in backend.asked] == ["/near/a.svs"] * 2
     second = slides.use(slide("b"))
-    assert [copy.closed for copy in stage.copies] == [0, 0]
+    assert [copy.closed for copy in cache.copies] == [0, 0]
     slides.release(first)
-    assert [copy.closed for copy in stage.copies] == [1, 0]
+    assert [copy.closed for copy in cache.copies] == [1, 0]
     slides.release(second)
     slides.close()
-    assert [copy.closed for copy in stage.copies] == [1, 1]
-    assert stage.dropped == 1
-    assert library.closings() == [1, 1, 1]
+    assert [copy.closed for copy in cache.copies] == [1, 1]
+    assert cache.dropped == 1
+    assert backend.closings() == [1, 1, 1]
 
 
-def test_the_copy_of_a_slide_that_does_not_open_is_let_go(library: Library) -> None:
-    stage = FakeStage()
-    library.broken = {"a"}
-    slides = OpenSlides(stage=stage)
+def test_the_copy_of_a_slide_that_does_not_open_is_let_go(backend: Backend) -> None:
+    cache = FakeCache()
+    backend.broken = {"a"}
+    slides = OpenSlides(cache_for=lambda uri: cache)
     with pytest.raises(SlideError, match="not a slide"):
         slides.use(slide("a"))
-    assert [copy.closed for copy in stage.copies] == [1]
-    stage.broken = True
+    assert [copy.closed for copy in cache.copies] == [1]
+    cache.broken = True
     with pytest.raises(SlideError, match="cannot be fetched"):
         slides.use(slide("b"))
     slides.close()
 
 
-def test_waits_for_copies_are_told(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_for_copies_are_told(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([10.0, 14.5])
     monkeypatch.setattr("crane_ray.slides.handles.time.perf_counter", lambda: next(now))
-    slides = OpenSlides(stage=FakeStage())
-    slides.use(slide("a"))
-    assert slides.staging("a") == (10.0, 14.5)
-    assert slides.staging("b") is None
+    cache = FakeCache()
+    slides = OpenSlides(cache_for=lambda uri: cache if "a" in Path(uri).name else None)
+    assert slides.use(slide("a")).waited == (10.0, 14.5)
+    near = slides.use(slide("b"))
+    assert near.waited is None
+    assert near.reader.slide.uri == "/far/b.svs", "read where it lies"  # type: ignore[attr-defined]
+    assert len(cache.copies) == 1
 
 
 @pytest.mark.parametrize("part", ["reader", "copy"])
 def test_what_cannot_be_closed_harms_nobody(
-    library: Library, part: str, caplog: pytest.LogCaptureFixture
+    backend: Backend, part: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken() -> None:
         raise OSError("stale file handle")
 
-    stage = FakeStage()
-    slides = OpenSlides(stage=stage)
+    cache = FakeCache()
+    slides = OpenSlides(cache_for=lambda uri: cache)
     opened = slides.use(slide("a"))
     getattr(opened, part).close = broken
     slides.release(opened)
     slides.use(slide("b"))
     assert "slide a could not be closed: stale file handle" in caplog.text
-    other = [stage.copies[0].closed] if part == "reader" else [library.opened[0].closed]
+    other = [cache.copies[0].closed] if part == "reader" else [backend.opened[0].closed]
     assert other == [1]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_handle_and_copy_is_closed_once_and_never_in_use(library: Library, seed: int) -> None:
+def test_every_handle_and_copy_is_closed_once_and_never_in_use(backend: Backend, seed: int) -> None:
     """One thread opens, many decode and let go, some reads fail: as the pipeline does it."""
     rng = random.Random(seed)
-    stage = FakeStage()
-    slides = OpenSlides(stage=stage)
-    library.decode = latching(7 * SIZE_PX)
+    cache = FakeCache()
+    slides = OpenSlides(cache_for=lambda uri: cache)
+    backend.decode = latching(7 * SIZE_PX)
     failures = Counter[bool]()
 
     def work(opened: handles.OpenedSlide, first: int) -> None:
@@ -351,7 +354,7 @@ def test_every_handle_and_copy_is_closed_once_and_never_in_use(library: Library,
         for future in done:
             future.result()
     slides.close()
-    assert set(library.closings()) == {1}
-    assert {copy.closed for copy in stage.copies} == {1}
+    assert set(backend.closings()) == {1}
+    assert {copy.closed for copy in cache.copies} == {1}
     assert failures[True]
     assert failures[False]

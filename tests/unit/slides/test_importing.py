@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crane_ray import storage
 from crane_ray.errors import ConfigError, ScaleError, SlideError
 from crane_ray.slides.importing import (
     Match,
@@ -26,14 +27,16 @@ from crane_ray.slides.patch_files import read_foreign_patches, read_patches, wri
 from crane_ray.slides.patches import PatchGrid, PatchSpec, patch_geometry, plan_patches
 from crane_ray.slides.scale import GivenScale
 from crane_ray.slides.slide import Slide, SlideInfo
+from crane_ray.slides.staging import StagingConfig
 from crane_ray.slides.tissue import TissueContours
-from crane_ray.slides.workspace import Workspace
+from crane_ray.slides.workspace import SlideRow, Workspace
 from crane_ray.testing.faults import truncate_file
 from crane_ray.testing.pyramids import write_pyramid
 
 INFO = SlideInfo("test", ((4000, 3000), (2000, 1500), (500, 375)), (1.0, 2.0, 8.0), (0.25, 0.25))
 SLIDE = Slide("s", "s.tif")
 NONE = GivenScale()
+NEAR = StagingConfig()
 TRIDENT = {
     "patch_size": 256,
     "patch_size_level0": 512,
@@ -273,6 +276,18 @@ def test_files_are_looked_for_in_the_folder_and_its_patches(tmp_path: Path) -> N
     assert list_patch_files(str(tmp_path)) == [below]
 
 
+def bring(
+    match: Match,
+    spec: PatchSpec,
+    workspace: Workspace,
+    known: str | None = None,
+    *,
+    staging: StagingConfig = NEAR,
+    reader: str = "auto",
+) -> SlideRow | None:
+    return import_coords(match, spec, workspace, known, staging=staging, reader=reader)
+
+
 @pytest.fixture
 def slide(tmp_path: Path) -> Entry:
     rng = np.random.default_rng(0)
@@ -286,7 +301,7 @@ def test_a_slides_coordinates_come_into_a_workspace_once(tmp_path: Path, slide: 
     path = write(tmp_path / "s_patches.h5", {"patch_size": 64, "patch_size_level0": 128},
                  [[0, 0], [900, 700]])  # fmt: skip
     match = Match("s", path, slide)
-    row = import_coords(match, spec, workspace)
+    row = bring(match, spec, workspace)
     assert row is not None
     assert (row.status, row.num_patches, row.case_id, row.mpp) == ("ok", 2, "case 1", 0.25)
     assert row.spec_fingerprint == spec.fingerprint()
@@ -296,11 +311,11 @@ def test_a_slides_coordinates_come_into_a_workspace_once(tmp_path: Path, slide: 
         assert grid.geometry.read_size_px * reader.info.level_downsamples[
             grid.geometry.read_level
         ] == pytest.approx(128, rel=0.01)
-    assert import_coords(match, spec, workspace, row.plan_fingerprint) is None
+    assert bring(match, spec, workspace, row.plan_fingerprint) is None
     Path(workspace.patches("s")).unlink()
-    assert import_coords(match, spec, workspace, row.plan_fingerprint) is not None
+    assert bring(match, spec, workspace, row.plan_fingerprint) is not None
     write(tmp_path / "s_patches.h5", {"patch_size": 64, "patch_size_level0": 128}, [[0, 0]])
-    changed = import_coords(match, spec, workspace, row.plan_fingerprint)
+    changed = bring(match, spec, workspace, row.plan_fingerprint)
     assert changed is not None
     assert changed.num_patches == 1
 
@@ -310,7 +325,7 @@ def test_a_bad_file_or_slide_is_a_failed_row(tmp_path: Path, slide: Entry) -> No
     path = write(tmp_path / "s.h5", {"patch_size": 64, "patch_level": 0}, np.zeros((500, 2), int))
 
     def outcome(match: Match) -> tuple[str, str]:
-        row = import_coords(match, spec, workspace)
+        row = bring(match, spec, workspace)
         assert row is not None
         return row.status, row.reason
 
@@ -323,3 +338,19 @@ def test_a_bad_file_or_slide_is_a_failed_row(tmp_path: Path, slide: Entry) -> No
     write(Path(path), {"patch_size": 64, "patch_level": 0}, np.zeros((0, 2), int))
     assert outcome(Match("s", path, slide))[0] == "no_tissue"
     assert not Path(workspace.patches("s")).exists()
+
+
+def test_far_slides_are_staged_and_read_as_asked(tmp_path: Path, slide: Entry) -> None:
+    workspace, spec = Workspace(str(tmp_path / "work")), PatchSpec(size_px=64, level=0)
+    path = write(tmp_path / "s.h5", {"patch_size": 64, "patch_level": 0}, [[0, 0]])
+    far = replace(slide, uri="memory://far/s.tif")
+    storage.put_bytes(far.uri, Path(slide.uri).read_bytes())
+    staging = StagingConfig(folder=str(tmp_path / "cache"))
+    try:
+        row = bring(Match("s", path, far), spec, workspace, staging=staging, reader="openslide")
+    finally:
+        storage.remove_tree(far.uri)
+    assert row is not None
+    assert (row.status, row.reason, row.uri) == ("ok", "", far.uri)
+    assert (row.reader, row.size) == ("openslide", Path(slide.uri).stat().st_size)
+    assert [copy.name for copy in (tmp_path / "cache").rglob("*.tif")] == ["s.tif"]

@@ -2,6 +2,7 @@ import io
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from crane_ray import storage
@@ -265,3 +266,12 @@ def test_an_id_twice_in_a_table_is_a_problem_too(tmp_path: Path) -> None:
     assert [entry.slide_id for entry in entries] == ["1", "2"]
     assert "stands for 2 entries" in entries[0].problem
     assert entries[1].problem == ""
+
+
+def test_entries_come_back_from_an_arrow_table() -> None:
+    """Also one by one: a column of None alone would have no type."""
+    entries = [Entry("a", "/s/a.svs"), Entry("b", "s3://x/b.svs", "case", 0.25, "twice")]
+    for some in (entries, entries[:1], entries[1:]):
+        table = pa.Table.from_pylist([{"entry": entry.record()} for entry in some])
+        assert table.schema.field("entry").type.field("mpp").type == pa.float64()
+        assert [Entry.from_record(row["entry"]) for row in table.to_pylist()] == some
