@@ -22,7 +22,10 @@ VERBS = {
     "verify": ("verification", "Read a feature store back against its checksums."),
     "export": ("exporting", "Write a feature store as CLAM's files."),
     "import": ("importing", "Take features or coordinates that CLAM or TRIDENT made."),
+    "splits": ("splitting", "Draw train, val and test parts by patient, or check somebody's."),
     "encoders": ("encoders", "List the encoders and where their weights come from."),
+    "train": ("training", "Train networks on the folds of a cohort."),
+    "evaluate": ("evaluation", "Judge trained networks on a part of a cohort, or on another."),
     "submit": ("submission", "Run a verb as a job on a Ray cluster."),
 }
 """Verb: its module in `crane_ray.cli`, and its line in the overview."""
