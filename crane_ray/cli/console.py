@@ -13,7 +13,12 @@ from crane_ray.runtime.reporting import Reporter, Summary
 LINE_EVERY_S = 30.0
 REASONS_SHOWN = 50
 
+LOG_COLUMNS = 160
+"""Width of tables where nobody watches: a log has none of its own."""
+
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = LOG_COLUMNS
 
 
 def make_reporter() -> Reporter:
@@ -57,7 +62,7 @@ class Pace:
         if self.failures:
             parts.append(f"{self.failures} failed")
         if left is not None:
-            parts.append(f"{_clock(left)} left")
+            parts.append(f"{clock(left)} left")
         if self.limit:
             parts.append(self.limit)
         return ", ".join(parts)
@@ -177,7 +182,7 @@ def print_summary(summary: Summary) -> None:
     ]
     for name, number in rows:
         table.add_row(name, f"{number:,}")
-    table.add_row("time", _clock(summary.seconds))
+    table.add_row("time", clock(summary.seconds))
     console.print(table)
     if summary.verdict:
         console.print(escape(summary.verdict))
@@ -199,6 +204,7 @@ def _print_reasons(summary: Summary) -> None:
             console.print(f"... and {len(slides) - REASONS_SHOWN} more in the manifest ({common})")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

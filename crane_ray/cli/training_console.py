@@ -1,0 +1,207 @@
+"""What a person sees of a training: a live table of folds, or a line now and then; then metrics."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from crane_ray.cli.console import LINE_EVERY_S, clock, console
+from crane_ray.cohort.findings import Finding
+from crane_ray.manifest import LeftOut
+from crane_ray.runtime.folds import FoldKey, FoldOutcome
+from crane_ray.runtime.training import TrainingReporter, TrainingSummary
+
+NOTES_SHOWN = 30
+WITH_INTERVALS = {"AUC", "balanced accuracy"}
+"""Metrics that are shown with their intervals; metrics.csv has all."""
+
+
+def make_training_reporter() -> TrainingReporter:
+    """A live table where somebody watches, else lines."""
+    return LiveTable() if console.is_terminal else Lines()
+
+
+class _Folds:
+    """How far each fold is."""
+
+    def __init__(self) -> None:
+        self.keys: list[FoldKey] = []
+        self.epochs = 0
+        self.last: dict[FoldKey, Mapping[str, Any]] = {}
+        self.over: dict[FoldKey, FoldOutcome] = {}
+
+    def begin(self, keys: Sequence[FoldKey], epochs: int) -> None:
+        self.keys, self.epochs = list(keys), epochs
+        self.last, self.over = {}, {}
+
+    def table(self) -> Table:
+        table = Table(title="training", title_justify="left")
+        several = len({key.seed for key in self.keys}) > 1
+        for name in (["seed"] if several else []) + [
+            "fold", "epoch", "best", "train loss", "val loss", "val AUC", "s/epoch", "",
+        ]:  # fmt: skip
+            table.add_column(name, justify="right")
+        for key in self.keys:
+            row = self._row(key)
+            table.add_row(*([str(key.seed)] if several else []), str(key.fold), *row)
+        return table
+
+    def _row(self, key: FoldKey) -> list[str]:
+        last, over = self.last.get(key), self.over.get(key)
+        state = "waiting" if last is None else "training"
+        if over is not None:
+            early = "stopped early" if over.stopped_early else "done"
+            state = "[red]failed[/]" if over.failure else f"[green]{early}[/]"
+        if last is None:
+            return ["", "", "", "", "", "", state]
+        return [
+            f"{last['epoch'] + 1}/{self.epochs}",
+            str(last["best_epoch"] + 1),
+            f"{last['train_loss']:.4f}",
+            _number(last["val_loss"]),
+            _aucs(last["val_auc"]),
+            f"{last['seconds']:.1f}",
+            state,
+        ]
+
+
+class LiveTable:
+    """A table of folds that moves."""
+
+    def __init__(self) -> None:
+        self._folds = _Folds()
+        self._live: Live | None = None
+
+    def begin(self, keys: Sequence[FoldKey], epochs: int) -> None:
+        """See `TrainingReporter`."""
+        self._folds.begin(keys, epochs)
+        self._live = Live(self._folds.table(), console=console, refresh_per_second=4)
+        self._live.start()
+
+    def epoch(self, message: dict[str, Any]) -> None:
+        """See `TrainingReporter`."""
+        self._folds.last[FoldKey(message["seed"], message["fold"])] = message
+        self._draw()
+
+    def finished(self, outcome: FoldOutcome) -> None:
+        """See `TrainingReporter`."""
+        self._folds.over[FoldKey(outcome.seed, outcome.fold)] = outcome
+        self._draw()
+
+    def note(self, text: str) -> None:
+        """See `TrainingReporter`."""
+        console.print(f"[yellow]{escape(text)}[/]")
+
+    def end(self) -> None:
+        """See `TrainingReporter`."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _draw(self) -> None:
+        if self._live is not None:
+            self._live.update(self._folds.table())
+
+
+class Lines:
+    """A line when a fold ends, and how far all are now and then."""
+
+    def __init__(self) -> None:
+        self._folds = _Folds()
+        self._next = 0.0
+
+    def begin(self, keys: Sequence[FoldKey], epochs: int) -> None:
+        """See `TrainingReporter`."""
+        self._folds.begin(keys, epochs)
+        console.print(f"training: {len(keys)} folds, {epochs} epochs at most")
+        self._next = time.monotonic() + LINE_EVERY_S
+
+    def epoch(self, message: dict[str, Any]) -> None:
+        """See `TrainingReporter`."""
+        self._folds.last[FoldKey(message["seed"], message["fold"])] = message
+        if time.monotonic() >= self._next:
+            far = ", ".join(
+                f"fold {key.fold}: epoch {last['epoch'] + 1}, val loss {_number(last['val_loss'])}"
+                for key, last in self._folds.last.items()
+                if key not in self._folds.over
+            )
+            console.print(f"training: {far}")
+            self._next = time.monotonic() + LINE_EVERY_S
+
+    def finished(self, outcome: FoldOutcome) -> None:
+        """See `TrainingReporter`."""
+        self._folds.over[FoldKey(outcome.seed, outcome.fold)] = outcome
+        console.print(escape(outcome_words(outcome)))
+
+    def note(self, text: str) -> None:
+        """See `TrainingReporter`."""
+        console.print(escape(text))
+
+    def end(self) -> None:
+        """See `TrainingReporter`."""
+
+
+def outcome_words(outcome: FoldOutcome) -> str:
+    """A fold's end in a line."""
+    if outcome.failure:
+        return f"failed: {outcome.failure}"
+    return (
+        f"fold {outcome.fold}: {outcome.epochs} epochs, best {outcome.best_epoch + 1} (val loss "
+        f"{_number(outcome.best_loss)}), {outcome.num_train}/{outcome.num_val}/{outcome.num_test} "
+        f"bags, {outcome.seconds:.0f} s"
+    )
+
+
+def print_training(summary: TrainingSummary) -> None:
+    """The end of a training: what failed, the metrics, where the results are."""
+    print_left_out(summary.left_out)
+    for failure in summary.failures:
+        console.print(f"[red]failed[/] {escape(failure)}")
+    print_metrics(summary.rows, "test parts")
+    console.print(f"time: {clock(summary.seconds)}")
+    for folder in summary.folders:
+        console.print(f"results: {escape(folder)}")
+
+
+def print_left_out(slides: Sequence[LeftOut]) -> None:
+    """Slides whose features could not be used, and why."""
+    for slide in slides[:NOTES_SHOWN]:
+        console.print(f"[red]left out[/] {escape(slide.slide_id)}: {escape(slide.reason)}")
+    if len(slides) > NOTES_SHOWN:
+        console.print(f"... and {len(slides) - NOTES_SHOWN} more in manifest.json")
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """What was noticed about the cohort."""
+    for finding in findings:
+        console.print(f"[yellow]{finding.severity}[/]: {escape(finding.message)}")
+
+
+def print_metrics(rows: Iterable[Mapping[str, str]], title: str) -> None:
+    """A table of metrics with their intervals."""
+    held = list(rows)
+    if not held:
+        return
+    table = Table(title=title, title_justify="left")
+    names = [name for name in held[0] if name != "group" or any(row[name] != "all" for row in held)]
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for row in held:
+        cells = (
+            row[name] if name in WITH_INTERVALS else row[name].split(" [")[0] for name in names
+        )
+        table.add_row(*(escape(cell) for cell in cells))
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _aucs(found: Mapping[str, float]) -> str:
+    if len(found) == 1:
+        return f"{next(iter(found.values())):.3f}"
+    return " ".join(f"{task} {auc:.3f}" for task, auc in found.items())

@@ -1,0 +1,1 @@
+"""Bags to predictions: networks, losses, checkpoints, training; torch, no ray."""

@@ -1,0 +1,138 @@
+"""The protocol of aggregators: from the features of bags to logits by task, with attention.
+
+Shapes: N patches of all bags of a step together, B bags, D feature length, H attention rows,
+C classes, T tasks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from crane_ray.cohort.tasks import TaskSpec
+from crane_ray.config import Config, Flag
+from crane_ray.plugins import load_plugin
+
+PACKAGE = "crane_ray.mil.aggregators"
+ATTENTION_DIMS = {"small": 256, "big": 384}
+"""Width of the attention by the size's name, as CLAM and CRANE have it."""
+
+
+class InstanceConfig(Config):
+    """CLAM's instance clustering."""
+
+    enabled: Annotated[bool, Flag("--instance-clustering")] = True
+    """Train instance classifiers on the most and least attended patches (clam_sb, clam_mb)."""
+    num_patches: Annotated[int, Flag("--num-instances")] = Field(8, ge=1)
+    """Patches at each end of the attention (CLAM's B); fewer in smaller bags."""
+    loss: Annotated[Literal["svm", "ce"], Flag("--inst-loss")] = "svm"
+    """Instance loss: smooth top-1 SVM or cross entropy."""
+    subtyping: Annotated[bool, Flag("--subtyping")] = False
+    """Classes exclude each other: the other classes' most attended patches are negatives."""
+    weight: float = Field(0.3, ge=0, le=1)
+    """Share of the instance loss in the total; the bag loss has the rest."""
+
+
+class ModelConfig(Config):
+    """A network, but for the length of features and the tasks."""
+
+    name: Annotated[str, Flag("--model", metavar="NAME")] = "crane"
+    """Aggregator: crane, clam_sb, clam_mb, max_pool, mean_pool, or the dotted path of a module of
+    your own."""
+    size: Annotated[Literal["small", "big"] | None, Flag("--model-size")] = None
+    """Width of the attention: small (256) or big (384); the aggregator's own default where not
+    given (crane: big, clam_sb and clam_mb: small)."""
+    hidden_dim: int = Field(512, ge=1)
+    """Length of a patch's embedding."""
+    attention_dim: int | None = Field(None, ge=1)
+    """Width of the attention, where it is neither small nor big."""
+    dropout: Annotated[float, Flag("--dropout")] = Field(0.25, ge=0, lt=1)
+    """Share of values that are dropped in training; 0 for none."""
+    gated: Annotated[bool, Flag("--gated")] = True
+    """Gated attention (tanh and sigmoid branches); plain (tanh) otherwise."""
+    instances: InstanceConfig = InstanceConfig()
+    """Instance clustering."""
+
+    @model_validator(mode="after")
+    def _one_width(self) -> Self:
+        if self.size is not None and self.attention_dim is not None:
+            raise ValueError(
+                f"size {self.size} and attention_dim {self.attention_dim}: both are the width of "
+                "the attention; give one of them"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class MILOutput:
+    """What an aggregator says of B bags."""
+
+    logits: dict[str, torch.Tensor]
+    """(B, C) by task name."""
+    scores_HN: torch.Tensor
+    """(H, N) attention before the softmax over a bag's patches."""
+    attention_HN: torch.Tensor
+    """(H, N) attention; each row sums to one over the patches of a bag."""
+    hidden_NE: torch.Tensor | None = None
+    """(N, E) patch embeddings, for losses of single patches."""
+
+    def split(self, sizes_B: Sequence[int]) -> list["MILOutput"]:
+        """The outputs of the bags, one by one, of an output for bags of these sizes."""
+        scores = self.scores_HN.split_with_sizes(sizes_B, dim=1)
+        attention = self.attention_HN.split_with_sizes(sizes_B, dim=1)
+        hidden: Sequence[torch.Tensor | None] = [None] * len(sizes_B)
+        if self.hidden_NE is not None:
+            hidden = self.hidden_NE.split_with_sizes(sizes_B)
+        return [
+            MILOutput(
+                {task: logits_BC[place : place + 1] for task, logits_BC in self.logits.items()},
+                *parts,
+            )
+            for place, parts in enumerate(zip(scores, attention, hidden, strict=True))
+        ]
+
+
+class Aggregator(nn.Module):
+    """A network over bags of patch features. State dict keys are those of the published ones."""
+
+    heads: tuple[str, ...]
+    """Name of each attention row: a task, or task:class."""
+
+    def forward(self, features_ND: torch.Tensor, sizes_B: Sequence[int] | None = None) -> MILOutput:
+        """The output for bags that lie one after the other.
+
+        Args:
+            features_ND: (N, D) float features.
+            sizes_B: patches of each bag; one bag of all of them where not given. That path is made
+                of tensor operations alone, so that `torch.func.vmap` goes over many networks.
+        """
+        raise NotImplementedError
+
+    def auxiliary_loss(self, output: MILOutput, labels_T: torch.Tensor) -> torch.Tensor | None:
+        """A further loss of one bag (instance clustering), or None.
+
+        Args:
+            output: of one bag.
+            labels_T: (T,) int64 class indices, `MISSING` where there is none.
+        """
+        return None
+
+
+def build_aggregator(config: ModelConfig, dim: int, tasks: Sequence[TaskSpec]) -> Aggregator:
+    """The network of a config, with fresh weights from torch's generator.
+
+    A plug-in is a module with ``build(config, dim, tasks)``.
+
+    Args:
+        config: which network.
+        dim: length of a patch's features.
+        tasks: the heads, in order.
+
+    Raises:
+        ConfigError: there is no such aggregator, or it cannot have these tasks.
+    """
+    aggregator: Aggregator = load_plugin(PACKAGE, config.name).build(config, dim, tuple(tasks))
+    return aggregator

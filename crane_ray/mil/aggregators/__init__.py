@@ -1,0 +1,1 @@
+"""Aggregators: one module each, found by its name (see `crane_ray.mil.aggregator`)."""

@@ -1,0 +1,81 @@
+"""What folds left behind, gathered: predictions, metrics, and the files of CRANE and CLAM."""
+
+from collections.abc import Mapping, Sequence
+
+from crane_ray import storage
+from crane_ray.cohort.label_tables import LabelTable
+from crane_ray.evaluation.measurements import metrics_rows
+from crane_ray.evaluation.predictions import Predictions
+from crane_ray.evaluation.published_layout import (
+    write_experiment,
+    write_fold_results,
+    write_split_copy,
+    write_summary,
+)
+from crane_ray.evaluation.summary import evaluate
+from crane_ray.runtime.folds import FoldKey, FoldOutcome, FoldWork
+from crane_ray.runtime.studies import StudyData
+from crane_ray.runtime.study_jobs import TrainJob
+
+
+def write_results(
+    job: TrainJob, work: FoldWork, outcomes: Sequence[FoldOutcome]
+) -> list[dict[str, str]]:
+    """Writes the results of each run; the rows of its table of test metrics.
+
+    Args:
+        job: the run's config.
+        work: its folds.
+        outcomes: what came of them; failed ones have no predictions.
+    """
+    rows: list[dict[str, str]] = []
+    for seed, folder in work.folders.items():
+        folds = [one.fold for one in outcomes if one.seed == seed and not one.failure]
+        if not folds:
+            continue
+        predictions = Predictions.concat(
+            Predictions.from_parquet(
+                storage.join(work.folder(FoldKey(seed, fold)), "predictions.parquet")
+            )
+            for fold in folds
+        )
+        predictions.to_parquet(storage.join(folder, "predictions.parquet"))
+        evaluation = evaluate(
+            predictions, work.tasks, by=subgroups(work.data, job.by), seed=job.training.seed
+        )
+        evaluation.write(folder)
+        _write_published(job, work, folder, predictions, folds)
+        found = metrics_rows(evaluation)
+        rows += [{"seed": str(seed), **row} for row in found] if job.seeds > 1 else found
+    return rows
+
+
+def _write_published(
+    job: TrainJob, work: FoldWork, folder: str, predictions: Predictions, folds: Sequence[int]
+) -> None:
+    write_experiment(folder, storage.name_of(folder), job.model_dump(mode="json"))
+    for fold in folds:
+        source = storage.join(job.splits, f"splits_{fold}.csv")
+        if storage.exists(source):
+            write_split_copy(folder, fold, storage.read_bytes(source))
+        if len(predictions.select(fold=fold, split="test")):
+            write_fold_results(folder, predictions, work.tasks, fold=fold)
+    write_summary(folder, predictions, work.tasks, folds=folds, num_folds=len(work.splits))
+
+
+def subgroups(data: StudyData, columns: Sequence[str]) -> dict[str, Mapping[str, str]] | None:
+    """For each column the value of each slide and case; None of no columns.
+
+    Raises:
+        ConfigError: the table has no such column.
+    """
+    if not columns:
+        return None
+    table = data.cohort.table
+    found: dict[str, Mapping[str, str]] = {}
+    for column in columns:
+        LabelTable(data.config.labels, table).require(column, "--by")
+        values = table[column].tolist()
+        by_case = dict(zip(data.cohort.case_ids, values, strict=True))
+        found[column] = {**by_case, **dict(zip(data.cohort.slide_ids, values, strict=True))}
+    return found

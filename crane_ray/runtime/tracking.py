@@ -1,0 +1,119 @@
+"""The course of a training for TensorBoard, Weights & Biases or MLflow, written by the driver."""
+
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from crane_ray import storage
+from crane_ray.errors import ConfigError
+from crane_ray.runtime.study_jobs import TrackingConfig
+
+
+class Tracker(Protocol):
+    """Told of each epoch of each fold."""
+
+    def epoch(self, folder: str, message: dict[str, Any]) -> None:
+        """Writes an epoch's numbers; ``folder`` is the run's."""
+        ...
+
+    def close(self) -> None:
+        """Writes what is left."""
+        ...
+
+
+def open_trackers(config: TrackingConfig, name: str, settings: dict[str, Any]) -> list[Tracker]:
+    """The trackers that a config asks for.
+
+    Raises:
+        ConfigError: one's package is not installed.
+    """
+    trackers: list[Tracker] = []
+    if config.tensorboard and find_spec("tensorboardX"):
+        trackers.append(_TensorBoard())
+    if config.wandb:
+        trackers.append(_WandB(_required("wandb"), config.wandb, name, settings))
+    if config.mlflow:
+        trackers.append(_MLflow(_required("mlflow"), config.mlflow, name, settings))
+    return trackers
+
+
+def _required(package: str) -> Any:
+    if not find_spec(package):
+        raise ConfigError(
+            f"tracking.{package}: the package {package} is not installed here; pip install "
+            f"{package}, or leave tracking.{package} out"
+        )
+    from importlib import import_module
+
+    return import_module(package)
+
+
+def _numbers(message: dict[str, Any]) -> dict[str, float]:
+    found = {"train/loss": message["train_loss"], "val/loss": message["val_loss"]}
+    found |= {f"val/auc_{task}": auc for task, auc in message["val_auc"].items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+class _TensorBoard:
+    """Events in ``{run}/{fold}/``, as CLAM and CRANE have them."""
+
+    def __init__(self) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="crane-events-")
+        self._writers: dict[tuple[str, int], Any] = {}
+
+    def epoch(self, folder: str, message: dict[str, Any]) -> None:
+        key = (folder, message["fold"])
+        if key not in self._writers:
+            from tensorboardX import SummaryWriter
+
+            self._writers[key] = SummaryWriter(self._local(*key))
+        for name, value in _numbers(message).items():
+            self._writers[key].add_scalar(name, value, message["epoch"])
+
+    def close(self) -> None:
+        for (folder, fold), writer in self._writers.items():
+            writer.close()
+            if storage.is_uri(folder):
+                for path in Path(self._local(folder, fold)).iterdir():
+                    target = storage.join(folder, str(fold), path.name)
+                    storage.put_bytes(target, path.read_bytes())
+        self._temporary.cleanup()
+
+    def _local(self, folder: str, fold: int) -> str:
+        if not storage.is_uri(folder):
+            return storage.join(folder, str(fold))
+        return storage.join(self._temporary.name, storage.name_of(folder), str(fold))
+
+
+class _WandB:
+    """A Weights & Biases run; metrics carry their fold's number."""
+
+    def __init__(self, package: Any, project: str, name: str, settings: dict[str, Any]) -> None:
+        self._run = package.init(project=project, name=name, config=settings)
+
+    def epoch(self, folder: str, message: dict[str, Any]) -> None:
+        prefix = f"seed_{message['seed']}/fold_{message['fold']}/"
+        numbers = {prefix + key: value for key, value in _numbers(message).items()}
+        self._run.log({**numbers, "epoch": message["epoch"]})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class _MLflow:
+    """An MLflow run; metrics carry their fold's number."""
+
+    def __init__(self, package: Any, uri: str, name: str, settings: dict[str, Any]) -> None:
+        self._mlflow = package
+        package.set_tracking_uri(uri)
+        package.start_run(run_name=name)
+        package.log_dict(settings, "config.json")
+
+    def epoch(self, folder: str, message: dict[str, Any]) -> None:
+        prefix = f"seed_{message['seed']}/fold_{message['fold']}/"
+        numbers = {prefix + key: value for key, value in _numbers(message).items()}
+        self._mlflow.log_metrics(numbers, step=message["epoch"])
+
+    def close(self) -> None:
+        self._mlflow.end_run()

@@ -1,0 +1,112 @@
+"""Trained networks found again, and what they say of bags. Imports no ray."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crane_ray import storage
+from crane_ray.cohort.tasks import TaskSpec
+from crane_ray.errors import ConfigError
+from crane_ray.evaluation.predictions import Predictions
+from crane_ray.mil.bags import Bag, BagReader
+from crane_ray.mil.checkpoints import Checkpoint
+from crane_ray.mil.configs import ExperimentConfig
+from crane_ray.mil.loop import Study, predict
+from crane_ray.mil.pack import Pack
+from crane_ray.runtime.folds import bag_predictions
+
+CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.(safetensors|pt)")
+
+
+def find_checkpoints(model: str, folds: Sequence[int] | None = None) -> dict[int, str]:
+    """The checkpoint of each fold of a run, our own format before the published one.
+
+    Args:
+        model: folder of a run, or one checkpoint, which counts as fold 0.
+        folds: just these; all there are where not given.
+
+    Raises:
+        ConfigError: there are none, or one of the folds has none.
+    """
+    if storage.kind_of(model) == "file":
+        return {0: model}
+    found: dict[int, str] = {}
+    for path in sorted(storage.list_files(model), key=lambda path: path.endswith(".safetensors")):
+        match = CHECKPOINT.fullmatch(storage.name_of(path))
+        if match:
+            found[int(match[1])] = path
+    if not found:
+        raise ConfigError(
+            f"--model {model}: no s_0_checkpoint.safetensors or s_0_checkpoint.pt there; give the "
+            "folder of a run (RESULTS/EXP_CODE_sSEED), or a checkpoint"
+        )
+    missing = [str(fold) for fold in folds or () if fold not in found]
+    if missing:
+        raise ConfigError(
+            f"--folds: {model} has no checkpoint of fold {', '.join(missing)}; it has "
+            f"{', '.join(map(str, sorted(found)))}"
+        )
+    return {fold: found[fold] for fold in sorted(folds or found)}
+
+
+def require_features(checkpoint: Checkpoint, path: str, provenance: Mapping[str, Any]) -> None:
+    """Refuses features that were made in another way than those a network was trained on.
+
+    Args:
+        checkpoint: with the provenance it was saved with; a published one has none.
+        path: of it.
+        provenance: of the features, by source (`studies.study_provenance`).
+
+    Raises:
+        ConfigError: the recipes differ; both are named.
+    """
+    trained = _recipes(checkpoint.provenance.get("features_of", {}))
+    for name, recipe in _recipes(provenance).items():
+        if trained and recipe["fingerprint"] not in {
+            one["fingerprint"] for one in trained.values()
+        }:
+            one = next(iter(trained.values()))
+            raise ConfigError(
+                f"checkpoint {path}: trained on features of {_words(one)}, those of {name} are "
+                f"{_words(recipe)}; extract them with the same encoder, weights and patch scale"
+            )
+
+
+def _recipes(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"fingerprint": found["recipe_fingerprint"], **found["recipe"]}
+        for name, found in provenance.items()
+        if isinstance(found, Mapping) and "recipe_fingerprint" in found
+    }
+
+
+def _words(recipe: Mapping[str, Any]) -> str:
+    encoder = recipe.get("encoder")
+    name = encoder.get("name") if isinstance(encoder, Mapping) else encoder
+    return f"{name or 'an encoder'} (recipe {recipe['fingerprint']})"
+
+
+def predict_bags(
+    checkpoint: Checkpoint,
+    bags: Sequence[Bag],
+    pack: Pack,
+    *,
+    tasks: Sequence[TaskSpec],
+    fold: int,
+    split: str,
+    level: str,
+) -> list[Predictions]:
+    """What a network says of bags, a table a task.
+
+    Raises:
+        ConfigError: the features have another length than the network takes.
+    """
+    if pack.dim != checkpoint.dim:
+        raise ConfigError(
+            f"features: vectors of {pack.dim} numbers, the network takes {checkpoint.dim}; give "
+            "the features of the encoder that it was trained with"
+        )
+    config = ExperimentConfig(model=checkpoint.config)
+    study = Study(config, tuple(tasks), BagReader(pack), ())
+    logits = predict(checkpoint.network.float(), bags, study)
+    return bag_predictions(logits, bags, tasks, fold=fold, split=split, level=level)
