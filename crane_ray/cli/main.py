@@ -26,6 +26,7 @@ VERBS = {
     "encoders": ("encoders", "List the encoders and where their weights come from."),
     "train": ("training", "Train networks on the folds of a cohort."),
     "evaluate": ("evaluation", "Judge trained networks on a part of a cohort, or on another."),
+    "assess": ("assessment", "Diagnose cases with trained networks: all heads, then the grade."),
     "submit": ("submission", "Run a verb as a job on a Ray cluster."),
 }
 """Verb: its module in `crane_ray.cli`, and its line in the overview."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -205,3 +206,21 @@ def _aucs(found: Mapping[str, float]) -> str:
     if len(found) == 1:
         return f"{next(iter(found.values())):.3f}"
     return " ".join(f"{task} {auc:.3f}" for task, auc in found.items())
+
+
+def print_assessment(table: pd.DataFrame, most: int) -> None:
+    """The first cases of an assessment: decisions, each with its probability."""
+    tasks = [name.removeprefix("decision_") for name in map(str, table) if name.startswith("decision_")]
+    shown = Table(title=f"{len(table):,} cases", title_justify="left")
+    for name in ("case", "slides", *tasks):
+        shown.add_column(name)
+    for row in table.head(most).to_dict("records"):
+        cells = []
+        for task in tasks:
+            decision = row[f"decision_{task}"]
+            p = None if decision is None else row[f"p_{task}_{decision}"]
+            cells.append("-" if p is None else f"{decision} ({p:.2f})")
+        shown.add_row(escape(str(row["case_id"])), str(row["num_slides"]), *map(escape, cells))
+    console.print(shown)
+    if len(table) > most:
+        console.print(f"... and {len(table) - most:,} more in assessment.csv")

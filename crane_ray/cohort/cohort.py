@@ -119,6 +119,23 @@ def read_cohort(path: str, task_set: TaskSet, *, normalise: bool = False) -> Coh
     return replace(cohort, findings=tuple(findings))
 
 
+def read_cases(path: str, task_set: TaskSet) -> Cohort:
+    """The slides of a table without a look at their labels: a cohort that is yet to be diagnosed.
+
+    Args:
+        path: CSV or Parquet table with case_id and slide_id.
+        task_set: the tasks; every label is MISSING.
+
+    Raises:
+        ConfigError: the file is no such table, a row lacks its ids, or a slide is there twice.
+        StorageError: the storage fails.
+    """
+    rows = _arranged(path, read_label_table(path).rows).reset_index(drop=True)
+    labels_ST = np.full((len(rows), len(task_set.tasks)), MISSING, dtype=np.int64)
+    findings = two_spellings(rows["case_id"].tolist())
+    return Cohort(task_set, rows, labels_ST, tuple(findings))
+
+
 def with_features(cohort: Cohort, feature_ids: Iterable[str]) -> Cohort:
     """The slides of a cohort that have features; those that lack them are a finding.
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from crane_ray import storage
 from crane_ray.config import Config, Flag
+from crane_ray.mil.pack import PackConfig
 from crane_ray.runtime.jobs import ClusterConfig
 from crane_ray.runtime.study_jobs import BagsConfig, FoldNumbers, fold_numbers
 
@@ -66,6 +67,13 @@ class AssessJob(Config):
     """CSV or Parquet table with case_id and slide_id; labels are not needed."""
     features: Annotated[str, Flag("--features", metavar="FOLDER")]
     """Feature store, or folder with CLAM's h5_files or pt_files."""
+    level: Annotated[Literal["slide", "case"], Flag("--bag-level")] = "case"
+    """A case's slides as one bag (case), or each by itself and the mean of them (slide)."""
+    pack: PackConfig = PackConfig()
+    """Where each node keeps the features while it predicts."""
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    """By task of two classes: the probability from which the second is decided; the more probable
+    class is where not given."""
     out: Annotated[str, Flag("--out", metavar="FOLDER")] = "assessment"
     """Folder (or URI) for assessment.parquet and assessment.csv."""
     graded_findings: tuple[str, ...] = ("cell", "amr")
