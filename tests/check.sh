@@ -6,4 +6,4 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-python -m pytest "$@"
+python -m pytest -n 2 --dist loadgroup "$@"  # Ray in one process, the rest in the other

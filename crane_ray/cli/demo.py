@@ -1,4 +1,4 @@
-"""``crane-ray demo``: the main job on a small synthetic cohort."""
+"""``crane-ray demo``: from slides to diagnoses on a small synthetic cohort."""
 
 import time
 from typing import Annotated, Any
@@ -14,16 +14,21 @@ from crane_ray.runtime.jobs import ClusterConfig, ExtractJob, PatchJob
 EPILOG = """\b
 Examples:
   crane-ray demo
-  crane-ray demo --work /tmp/crane-demo --num-slides 12"""
+  crane-ray demo --work /tmp/crane-demo --num-slides 40"""
+
+FEWEST_TO_TRAIN = 12
+NUM_FOLDS = 3
+NETWORKS = {"cardiac-mtl": "label_cell", "cardiac-grade": "label_grade"}
+"""The task sets that are trained, and the column their splits are stratified by."""
 
 
 class DemoJob(Config):
-    """A small cohort of painted slides, patched and extracted."""
+    """A small cohort of painted slides: patched, extracted, split, trained on, judged."""
 
     work: Annotated[str, Flag("--work", metavar="FOLDER")] = "crane-demo"
     """Folder for slides and results."""
-    num_slides: Annotated[int, Flag("--num-slides")] = Field(6, ge=1, le=200)
-    """Slides to paint."""
+    num_slides: Annotated[int, Flag("--num-slides")] = Field(24, ge=1, le=200)
+    """Slides to paint; with fewer than 12 nothing is trained."""
     cluster: ClusterConfig = ClusterConfig()
     """Where the demo runs."""
 
@@ -31,50 +36,114 @@ class DemoJob(Config):
 @click.command(name="demo", epilog=EPILOG)
 @config_options(DemoJob)
 def command(**options: Any) -> int:
-    """Paint a small synthetic cohort, patch it and extract features.
+    """Paint a small synthetic cohort, and take it from slides to diagnoses.
 
     The slides show endomyocardial biopsies with cellular rejection, antibody-mediated rejection
-    and Quilty lesions; the encoder has random weights, so nothing is downloaded.
+    and Quilty lesions. The encoder has random weights, so nothing is downloaded, and the cohort
+    is tiny: its figures show how results look, not how good they get.
     """
     job = load_job(DemoJob, options)
-    from crane_ray.cli.console import console, make_reporter, print_summary
+    from crane_ray.cli.console import console
     from crane_ray.runtime.cluster import connected
-    from crane_ray.runtime.extraction import run_extraction
-    from crane_ray.runtime.patching import run_patching
     from crane_ray.testing.cohorts import make_cohort
 
     begun = time.perf_counter()
     root = storage.absolute(job.work)
-    cohort_folder, work = storage.join(root, "cohort"), storage.join(root, "work")
+    cohort_folder = storage.join(root, "cohort")
     console.print(f"painting {job.num_slides} synthetic slides in {cohort_folder} ...")
     cohort = make_cohort(cohort_folder, num_slides=job.num_slides)
+    with connected(job.cluster):
+        failed = _extract(root, str(cohort.slides_csv))
+        trains = job.num_slides >= FEWEST_TO_TRAIN
+        if trains:
+            failed |= _train(root, str(cohort.labels_csv))
+    console.print(f"\ndemo done in {time.perf_counter() - begun:.0f} s")
+    console.print(_places(root, trains))
+    return int(failed)
+
+
+def _extract(root: str, slides_csv: str) -> bool:
+    """Patches and features; whether a slide failed."""
+    from crane_ray.cli.console import make_reporter, print_summary
+    from crane_ray.runtime.extraction import run_extraction
+    from crane_ray.runtime.patching import run_patching
+
+    work = storage.join(root, "work")
     patching = PatchJob.load(
         overrides=[
-            ("slides.source", str(cohort.slides_csv)),
+            ("slides.source", slides_csv),
             ("work", work),
             ("tissue.preset", "bwh_biopsy"),
         ]
     )
     extraction = ExtractJob.load(overrides=[("work", work), ("encoder.weights", "random")])
-    with connected(job.cluster):
-        summaries = [
-            run_patching(patching, make_reporter()),
-            run_extraction(extraction, make_reporter()),
-        ]
+    summaries = [
+        run_patching(patching, make_reporter()),
+        run_extraction(extraction, make_reporter()),
+    ]
     for summary in summaries:
         print_summary(summary)
-    (store,) = extraction.store_roots
-    console.print(
-        f"\ndemo done in {time.perf_counter() - begun:.0f} s\n"
-        f"  slides      {cohort_folder}/slides\n"
-        f"  diagnoses   {cohort.labels_csv}\n"
-        f"  pictures    {work}/masks, {work}/stitches\n"
-        f"  contours    {work}/contours (drag one onto its slide in QuPath)\n"
-        f"  patches     {work}/patches\n"
-        f"  features    {store}\n"
-        "next:\n"
-        f"  crane-ray verify {store}\n"
-        "  crane-ray patch --slides YOUR_SLIDES --work WORK --preset bwh_biopsy\n"
-        "  crane-ray extract --work WORK"
-    )
-    return int(any(summary.failures for summary in summaries))
+    return any(summary.failures for summary in summaries)
+
+
+def _train(root: str, labels: str) -> bool:
+    """Splits, both networks and their metrics; whether a fold failed."""
+    from crane_ray.cli.console import console
+    from crane_ray.cli.training_console import make_training_reporter, print_training
+    from crane_ray.cohort.splitting import SplitsJob, draw_splits
+    from crane_ray.runtime.study_jobs import TrainJob
+    from crane_ray.runtime.training import run_training
+
+    failed = False
+    for task, strata in NETWORKS.items():
+        splits = storage.join(root, "splits", f"{task}_100")
+        draw_splits(
+            SplitsJob(
+                labels=labels, task=task, k=NUM_FOLDS, strata=strata, out=splits, overwrite=True
+            )
+        )
+        job = TrainJob.load(
+            overrides=[
+                ("task", task),
+                ("splits", splits),
+                ("bags.labels", labels),
+                ("bags.features", storage.join(root, "work", "features", "resnet50_trunc")),
+                ("results", storage.join(root, "results")),
+                ("training.epochs", 12),
+                ("training.stopping.enabled", False),
+                ("overwrite", True),
+            ]
+        )
+        console.print(f"\n{task}")
+        summary = run_training(job, make_training_reporter())
+        print_training(summary)
+        failed |= bool(summary.failures)
+    return failed
+
+
+def _places(root: str, trains: bool) -> str:
+    """Where everything is, and what to try next."""
+    cohort, work, results = (storage.join(root, name) for name in ("cohort", "work", "results"))
+    store = storage.join(work, "features", "resnet50_trunc")
+    lines = [
+        f"  slides      {cohort}/slides",
+        f"  diagnoses   {cohort}/labels.csv",
+        f"  pictures    {work}/masks, {work}/stitches",
+        f"  contours    {work}/contours (drag one onto its slide in QuPath)",
+        f"  patches     {work}/patches",
+        f"  features    {store}",
+    ]
+    if trains:
+        lines += [f"  results     {results}/{task}_s1" for task in NETWORKS]
+    lines += ["next:", f"  crane-ray verify {store}"]
+    if trains:
+        lines += [
+            f"  crane-ray assess --model {results}/cardiac-mtl_s1 --grade-model "
+            f"{results}/cardiac-grade_s1 \\",
+            f"      --cases {cohort}/labels.csv --features {store} --out {root}/assessment",
+        ]
+    lines += [
+        "  crane-ray patch --slides YOUR_SLIDES --work WORK --preset bwh_biopsy",
+        "  crane-ray extract --work WORK",
+    ]
+    return "\n".join(lines)

@@ -16,7 +16,7 @@ from crane_ray.version import __version__
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 VERBS = {
-    "demo": ("demo", "Paint a small synthetic cohort, patch it and extract features."),
+    "demo": ("demo", "Take a small synthetic cohort from slides to diagnoses."),
     "patch": ("patching", "Find tissue on slides and place patches on it."),
     "extract": ("extraction", "Turn the patches of a workspace into features."),
     "verify": ("verification", "Read a feature store back against its checksums."),
@@ -73,6 +73,9 @@ OVERVIEW = """Cohorts of whole-slide images to diagnoses, on Ray.
 crane-ray demo                                   try it on synthetic slides
 crane-ray patch   --slides DIR --work WORK       find tissue, place patches
 crane-ray extract --work WORK                    patches to features
+crane-ray splits  --labels CSV --task TASK       who trains, who judges
+crane-ray train   --task TASK --splits DIR ...   features to networks and metrics
+crane-ray assess  --model RUN ...                features to diagnoses
 """
 
 

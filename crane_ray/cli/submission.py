@@ -8,9 +8,18 @@ import click
 from crane_ray.cli.options import config_options, load_job
 from crane_ray.config import Config
 from crane_ray.errors import ConfigError
+from crane_ray.runtime.evaluation_jobs import AssessJob, EvaluateJob
 from crane_ray.runtime.jobs import ExtractJob, PatchJob, VerifyJob
+from crane_ray.runtime.study_jobs import TrainJob
 
-JOBS: dict[str, type[Config]] = {"patch": PatchJob, "extract": ExtractJob, "verify": VerifyJob}
+JOBS: dict[str, type[Config]] = {
+    "patch": PatchJob,
+    "extract": ExtractJob,
+    "verify": VerifyJob,
+    "train": TrainJob,
+    "evaluate": EvaluateJob,
+    "assess": AssessJob,
+}
 LOCAL_FLAGS = ["--address", "--cpus"]
 """Flags of a local run that mean nothing to a submitted one."""
 

@@ -210,7 +210,9 @@ def _aucs(found: Mapping[str, float]) -> str:
 
 def print_assessment(table: pd.DataFrame, most: int) -> None:
     """The first cases of an assessment: decisions, each with its probability."""
-    tasks = [name.removeprefix("decision_") for name in map(str, table) if name.startswith("decision_")]
+    tasks = [
+        name.removeprefix("decision_") for name in map(str, table) if name.startswith("decision_")
+    ]
     shown = Table(title=f"{len(table):,} cases", title_justify="left")
     for name in ("case", "slides", *tasks):
         shown.add_column(name)

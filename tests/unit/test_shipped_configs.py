@@ -1,0 +1,35 @@
+"""Every YAML file that is shipped can be used, and every job has its entry point and config."""
+
+from pathlib import Path
+
+import pytest
+
+from crane_ray.cli.main import VERBS
+from crane_ray.cli.submission import JOBS
+from crane_ray.cohort.tasks import load_task_set, task_set_names
+
+FOLDER = Path(__file__).parents[2] / "jobs"
+CONFIGS = sorted(FOLDER.glob("configs/*.yaml"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_those_of_their_verb(config: Path) -> None:
+    job = JOBS[config.stem].load(config)
+    assert job == type(job).model_validate(job.model_dump())
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_each_has_an_entry_point_that_runs_its_verb(config: Path) -> None:
+    assert config.stem in VERBS
+    entry = (FOLDER / f"{config.stem}.py").read_text()
+    assert f'run(["{config.stem}", *sys.argv[1:]])' in entry
+
+
+@pytest.mark.parametrize("name", task_set_names())
+def test_shipped_task_sets_load_under_their_name(name: str) -> None:
+    assert load_task_set(name).name == name
+
+
+def test_there_is_something_to_load() -> None:
+    assert len(CONFIGS) >= 5
+    assert {"cardiac-mtl", "cardiac-grade"} <= set(task_set_names())
