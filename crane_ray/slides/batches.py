@@ -21,10 +21,14 @@ SCRATCH_BYTES = 32 * 2**20
 
 
 def reading_order(grid: PatchGrid, rows: range) -> Rows:
-    """A run of rows, sorted by squares of `CELL_STEPS` patches; depends on the grid alone."""
+    """A run of rows, sorted by squares of `CELL_STEPS` patches; depends on the grid alone.
+
+    Squares go from left to right, then down: planned grids run down their columns, so a run of
+    them is narrow, and the tiles on the seam of two rows of squares are still at hand.
+    """
     xy = grid.xy[rows.start : rows.stop]
     cells = np.floor(xy / (np.asarray(grid.geometry.step_xy) * CELL_STEPS))
-    return rows.start + np.lexsort((xy[:, 0], xy[:, 1], cells[:, 1], cells[:, 0]))
+    return rows.start + np.lexsort((xy[:, 0], xy[:, 1], cells[:, 0], cells[:, 1]))
 
 
 def fill_patches(reader: SlideReader, grid: PatchGrid, rows: Rows, out: Pixels) -> None:

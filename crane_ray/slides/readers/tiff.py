@@ -8,8 +8,7 @@ same file.
 
 import os
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -18,11 +17,13 @@ import numpy.typing as npt
 
 from crane_ray.errors import SlideError
 from crane_ray.slides.slide import SlideReader
-from crane_ray.slides.tiff import layout
 from crane_ray.slides.tiff.errors import StepAsideError
-from crane_ray.slides.tiff.layout import TileLevel, read_layout
+from crane_ray.slides.tiff.layout import read_layout
+from crane_ray.slides.tiff.pieces import TilePieces, pieces_by_tile
 from crane_ray.slides.tiff.placement import level_origins
 from crane_ray.slides.tiff.tile_cache import TileCache
+from crane_ray.slides.tiff.tile_memory import TileMemory
+from crane_ray.slides.tiff.tile_use import TileUse
 
 Pixels = npt.NDArray[np.uint8]
 """(..., H, W, 3) RGB uint8."""
@@ -33,6 +34,9 @@ Fallback = Callable[[], SlideReader]
 
 CACHE_BYTES = 64 * 2**20
 """Decoded tiles a reader keeps: 341 of 256 px, more than a column of a slide 80,000 px high."""
+
+_MEMORY = TileMemory(CACHE_BYTES)
+"""Of all readers: one that closes leaves its tiles' memory to the next."""
 
 
 def detects(path: Path) -> bool:
@@ -72,6 +76,7 @@ class TiffReader:
         self._fallback: SlideReader | None = None
         self._fallback_lock = threading.Lock()
         self._cache = TileCache(CACHE_BYTES)
+        self._use = [TileUse(tiles) for tiles in self._levels]
         self._file = os.open(path, os.O_RDONLY)
 
     def read_region(
@@ -99,46 +104,35 @@ class TiffReader:
         if tiles.composed:
             aligned[:] = False
         aside = set(np.flatnonzero(~aligned).tolist())
-        corners = origins.tolist()
-        wanted = _wanted_tiles(tiles, corners, size, aside)
-        for index in _not_covered(tiles, corners, size, aside):
-            out[index] = 0
-        for tile in sorted(wanted):
+        beyond = ((origins < 0) | (origins + size > (tiles.width, tiles.height))).any(axis=1)
+        out[beyond & aligned] = 0
+        for wanted in pieces_by_tile(origins, np.flatnonzero(aligned), size, tiles):
             try:
-                self._paste(level, tile, wanted[tile], corners, out)
+                self._paste(level, wanted, out)
             except StepAsideError:
-                aside.update(wanted[tile])
+                aside.update(piece[0] for piece in wanted.pieces)
         for index in sorted(aside):
             x, y = xy[index].tolist()
             out[index] = self._aside().read_region((x, y), level, size)
 
-    def _paste(
-        self, level: int, tile: int, wanting: list[int], corners: list[list[int]], out: Pixels
-    ) -> None:
+    def _paste(self, level: int, wanted: TilePieces, out: Pixels) -> None:
         """Decodes one tile, or takes it from the cache, and copies it to where it is wanted."""
-        tiles = self._levels[level]
-        row, column = divmod(tile, tiles.across)
-        tile_x, tile_y = column * tiles.format.width, row * tiles.format.height
-        right = min(tile_x + tiles.format.width, tiles.width)
-        bottom = min(tile_y + tiles.format.height, tiles.height)
-        key, height, width = (level, tile), out.shape[1], out.shape[2]
-        if len(wanting) == 1 and key not in self._cache:
-            x, y = corners[wanting[0]]
-            inside = x <= tile_x and y <= tile_y and right <= x + width and bottom <= y + height
-            whole = (width, height) == (tiles.format.width, tiles.format.height)
-            if inside and whole and (right - tile_x, bottom - tile_y) == (width, height):
-                self._decode(level, tile, out[wanting[0]])
+        tile, pieces, area = wanted
+        tiles, key = self._levels[level], (level, tile)
+        used_up = self._use[level].is_used_up(tile, area)
+        by_one = len(pieces) == 1 and area == tiles.area_px(tile)
+        if (used_up or by_one) and key not in self._cache:
+            place = out[pieces[0][0]]
+            if by_one and place.shape == tiles.format.shape and place.size == 3 * area:
+                self._decode(level, tile, place)
                 return
-            pixels = self._decode(level, tile) if inside else self._cached(level, tile)
+            pixels = self._decode(level, tile)
         else:
             pixels = self._cached(level, tile)
-        for index in wanting:
-            x, y = corners[index]
-            left, top = max(x, tile_x), max(y, tile_y)
-            end_x, end_y = min(x + width, right), min(y + height, bottom)
-            out[index, top - y : end_y - y, left - x : end_x - x] = pixels[
-                top - tile_y : end_y - tile_y, left - tile_x : end_x - tile_x
-            ]
+            if used_up:
+                self._cache.drop(key)
+        for region, left, top, right, bottom, x, y in pieces:
+            out[region, top:bottom, left:right] = pixels[y : y + bottom - top, x : x + right - left]
 
     def _cached(self, level: int, tile: int) -> Pixels:
         return self._cache.get((level, tile), lambda: self._decode(level, tile))
@@ -155,7 +149,9 @@ class TiffReader:
             data = os.pread(self._file, count, int(tiles.offsets[tile]))
             if len(data) < count:
                 raise SlideError(f"the file ends after {len(data):,} of {count:,} bytes")
-            return tiles.format.decode(data, tiles.format.empty() if out is None else out)
+            return tiles.format.decode(
+                data, _MEMORY.take(tiles.format.shape) if out is None else out
+            )
         except StepAsideError as error:
             if self._open_fallback is None:
                 raise SlideError(self._damaged(level, tile, error)) from error
@@ -207,33 +203,3 @@ class TiffReader:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _wanted_tiles(
-    tiles: layout.TileLevel, corners: list[list[int]], size: tuple[int, int], aside: set[int]
-) -> dict[int, list[int]]:
-    """The regions by tile: which of them need which."""
-    wanted: dict[int, list[int]] = defaultdict(list)
-    tile_width, tile_height, across = tiles.format.width, tiles.format.height, tiles.across
-    for index, (x, y) in enumerate(corners):
-        if index in aside:
-            continue
-        left, top = max(x, 0), max(y, 0)
-        right, bottom = min(x + size[0], tiles.width), min(y + size[1], tiles.height)
-        if left >= right or top >= bottom:
-            continue
-        columns = range(left // tile_width, -(-right // tile_width))
-        for row in range(top // tile_height, -(-bottom // tile_height)):
-            for column in columns:
-                wanted[row * across + column].append(index)
-    return wanted
-
-
-def _not_covered(
-    tiles: TileLevel, corners: list[list[int]], size: tuple[int, int], aside: set[int]
-) -> Iterable[int]:
-    """Regions that reach beyond the level, whose pixels there are black."""
-    for index, (x, y) in enumerate(corners):
-        inside = 0 <= x <= tiles.width - size[0] and 0 <= y <= tiles.height - size[1]
-        if not inside and index not in aside:
-            yield index

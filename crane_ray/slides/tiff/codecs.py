@@ -45,9 +45,10 @@ class TileFormat:
     predictor: bool = False
     """Values are differences to the pixel on the left."""
 
-    def empty(self) -> Pixels:
-        """Room for one tile."""
-        return np.empty((self.height, self.width, 3), np.uint8)
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a tile's array."""
+        return self.height, self.width, 3
 
     def decode(self, data: bytes, out: Pixels) -> Pixels:
         """The tile's pixels, written to ``out``, (height, width, 3) C-contiguous. Frees the GIL.

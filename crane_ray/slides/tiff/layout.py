@@ -71,6 +71,13 @@ class TileLevel:
         """Tiles in a row."""
         return math.ceil(self.width / self.format.width)
 
+    def area_px(self, tile: int) -> int:
+        """Pixels of the level in a tile: fewer in those that reach beyond its edge."""
+        row, column = divmod(tile, self.across)
+        width = min(self.format.width, self.width - column * self.format.width)
+        height = min(self.format.height, self.height - row * self.format.height)
+        return width * height
+
 
 @dataclass(frozen=True)
 class TiffLayout:

@@ -55,6 +55,13 @@ class TileCache:
                 slot.pixels = self._fill(key, slot, decode)
             return slot.pixels
 
+    def drop(self, key: Hashable) -> None:
+        """Lets a tile go that nobody is likely to ask for again."""
+        with self._lock:
+            slot = self._slots.get(key)
+            if slot is not None and slot.pixels is not None:
+                self._remove(key)
+
     def _fill(self, key: Hashable, slot: _Slot, decode: Callable[[], Pixels]) -> Pixels:
         try:
             pixels = decode()
@@ -73,13 +80,14 @@ class TileCache:
 
     def _shrink(self) -> None:
         """Drops tiles from the longest unused on; one that is being decoded counts nothing."""
-        for key in list(self._slots) if self._size > self._capacity else []:
-            if self._size <= self._capacity:
-                break
-            pixels = self._slots[key].pixels
-            if pixels is not None:
-                del self._slots[key]
-                self._size -= pixels.nbytes
+        while self._size > self._capacity:
+            key = next(key for key, slot in self._slots.items() if slot.pixels is not None)
+            self._remove(key)
+
+    def _remove(self, key: Hashable) -> None:
+        pixels = self._slots.pop(key).pixels
+        assert pixels is not None
+        self._size -= pixels.nbytes
 
     def clear(self) -> None:
         """Lets all tiles go."""

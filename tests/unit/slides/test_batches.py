@@ -215,6 +215,15 @@ def test_neighbours_are_read_together(step: float, offset: tuple[int, int]) -> N
         assert tiles_of_runs(grid, found, 256, run) < gain * before
 
 
+def test_in_a_narrow_run_neighbours_are_never_far_apart() -> None:
+    """What a cache must hold does not grow with a run's columns, which are as high as the slide."""
+    columns, rows = 12, 400
+    grid = lattice(columns, rows, 256, (100, 37))
+    place = np.argsort(reading_order(grid, range(len(grid)))).reshape(columns, rows)
+    for axis in (0, 1):
+        assert np.abs(np.diff(place, axis=axis)).max() <= columns * (batches.CELL_STEPS + 1)
+
+
 def test_a_square_of_patches_needs_the_tiles_that_the_constant_promises() -> None:
     grid = lattice(64, 64, 256, (100, 100))
     columns = tiles_of_runs(grid, np.arange(len(grid)), 256, 64)

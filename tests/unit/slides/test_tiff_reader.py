@@ -236,8 +236,34 @@ def test_each_tile_of_a_run_is_decoded_once(
         counting = Counting(monkeypatch)
         reader.read_regions(xy, 0, out)
         assert len(counting.outs) == 25
-        reader.read_regions(xy[:4] + np.array([0, TILE[1] * 3]), 0, out[:4])
-        assert len(counting.outs) == 25 + 6, "the tiles that runs share come from the cache"
+        reader.read_regions(xy[:4] + np.array([0, TILE[1] * 4]), 0, out[:4])
+        assert len(counting.outs) == 25 + 8, "the tiles that runs share come from the cache"
+
+
+def test_patches_beside_one_another_need_each_tile_once_whatever_the_cache(
+    paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Used-up tiles go: room for the seam of two columns is enough for the whole slide."""
+    monkeypatch.setattr(tiff, "CACHE_BYTES", 16 * TILE[0] * TILE[1] * 3)
+    xy = square(TILE, (10, 7), 6)
+    out = np.empty((6, TILE[1], TILE[0], 3), np.uint8)
+    with tiff.open_reader(paths["420"]) as reader:
+        counting = Counting(monkeypatch)
+        for first in range(0, 36, 6):
+            reader.read_regions(xy[first : first + 6], 0, out)
+    assert len(counting.outs) == 7 * 7
+
+
+def test_tiles_of_overlapping_regions_are_kept(
+    paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xy = square((TILE[0] // 2, TILE[1] // 2), (0, 0), 8)
+    out = np.empty((8, TILE[1], TILE[0], 3), np.uint8)
+    with tiff.open_reader(paths["420"]) as reader:
+        counting = Counting(monkeypatch)
+        for first in range(0, 64, 8):
+            reader.read_regions(xy[first : first + 8], 0, out)
+    assert len(counting.outs) == 5 * 5
 
 
 def test_a_patch_that_is_a_tile_is_decoded_in_its_place(

@@ -45,6 +45,27 @@ def test_a_tile_larger_than_the_cache_is_given_and_not_kept() -> None:
     assert "b" in cache, "what was dropped no longer counts"
 
 
+def test_a_tile_that_is_dropped_makes_room() -> None:
+    cache = TileCache(700)
+    for key in "ab":
+        cache.get(key, lambda: tile(1))
+    cache.drop("b")
+    cache.drop("never there")
+    cache.get("c", lambda: tile(3))
+    assert [key for key in "abc" if key in cache] == ["a", "c"]
+
+
+def test_a_tile_that_is_being_decoded_is_not_dropped() -> None:
+    cache = TileCache(700)
+
+    def dropping() -> Pixels:
+        cache.drop("a")
+        return tile(1)
+
+    cache.get("a", dropping)
+    assert "a" in cache
+
+
 def test_nobody_can_write_to_a_shared_tile() -> None:
     pixels = TileCache(1000).get("a", lambda: tile(1))
     with pytest.raises(ValueError, match="read-only"):
