@@ -9,6 +9,7 @@ from crane_ray.cli.options import config_options, load_job
 from crane_ray.config import Config
 from crane_ray.errors import ConfigError
 from crane_ray.runtime.evaluation_jobs import AssessJob, EvaluateJob
+from crane_ray.runtime.exchange_jobs import ExportJob, ImportCoordsJob, ImportFeaturesJob
 from crane_ray.runtime.jobs import ExtractJob, PatchJob, VerifyJob
 from crane_ray.runtime.study_jobs import TrainJob
 
@@ -16,6 +17,9 @@ JOBS: dict[str, type[Config]] = {
     "patch": PatchJob,
     "extract": ExtractJob,
     "verify": VerifyJob,
+    "export clam": ExportJob,
+    "import features": ImportFeaturesJob,
+    "import coords": ImportCoordsJob,
     "train": TrainJob,
     "evaluate": EvaluateJob,
     "assess": AssessJob,
@@ -88,5 +92,18 @@ def _make(verb: str, model: type[Config]) -> click.Command:
     return submit
 
 
+def _add(verb: str, model: type[Config]) -> None:
+    """A verb of two words (``export clam``) goes into a group of the first."""
+    first, *second = verb.split()
+    if not second:
+        command.add_command(_make(verb, model), verb)
+        return
+    group = command.commands.setdefault(
+        first, click.Group(first, help=f"Submit crane-ray {first} ... as a job.")
+    )
+    assert isinstance(group, click.Group)
+    group.add_command(_make(verb, model), second[0])
+
+
 for _verb, _model in JOBS.items():
-    command.add_command(_make(_verb, _model))
+    _add(_verb, _model)
