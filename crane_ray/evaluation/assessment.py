@@ -84,7 +84,5 @@ def with_grades(
     graded = pd.Series(False, index=table.index)
     for task, none in findings.items():
         graded |= table[f"decision_{task}"] != none
-    whole = table.merge(grades, on="case_id", how="left", validate="one_to_one")
-    columns = [column for column in grades.columns if column != "case_id"]
-    whole[columns] = whole[columns].astype(object).where(graded.to_numpy()[:, None], None)
-    return whole
+    asked = grades[grades["case_id"].isin(table.loc[graded, "case_id"])]
+    return table.merge(asked, on="case_id", how="left", validate="one_to_one")
