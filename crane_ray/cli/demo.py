@@ -53,16 +53,16 @@ def command(**options: Any) -> int:
     console.print(f"painting {job.num_slides} synthetic slides in {cohort_folder} ...")
     cohort = make_cohort(cohort_folder, num_slides=job.num_slides)
     with connected(job.cluster):
-        failed = _extract(root, str(cohort.slides_csv))
+        failed = extract_features(root, str(cohort.slides_csv))
         trains = job.num_slides >= FEWEST_TO_TRAIN
         if trains:
-            failed |= _train(root, str(cohort.labels_csv))
+            failed |= train_networks(root, str(cohort.labels_csv))
     console.print(f"\ndemo done in {time.perf_counter() - begun:.0f} s")
     console.print(_places(root, trains))
     return int(failed)
 
 
-def _extract(root: str, slides_csv: str) -> bool:
+def extract_features(root: str, slides_csv: str) -> bool:
     """Patches and features; whether a slide failed."""
     from crane_ray.cli.console import make_reporter, print_summary
     from crane_ray.runtime.extraction import run_extraction
@@ -86,7 +86,7 @@ def _extract(root: str, slides_csv: str) -> bool:
     return any(summary.failures for summary in summaries)
 
 
-def _train(root: str, labels: str) -> bool:
+def train_networks(root: str, labels: str) -> bool:
     """Splits, both networks and their metrics; whether a fold failed."""
     from crane_ray.cli.console import console
     from crane_ray.cli.training_console import make_training_reporter, print_training

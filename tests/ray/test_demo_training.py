@@ -1,0 +1,81 @@
+"""The demo's second half on features that need no slides, and cases assessed with its networks."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from crane_ray.cli.demo import NETWORKS, train_networks
+from crane_ray.evaluation.predictions import Predictions
+from crane_ray.runtime.assessment import run_assessment
+from crane_ray.runtime.evaluation_jobs import AssessJob
+
+pytestmark = pytest.mark.ray
+
+NUM_CASES = 12
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
+    """A folder as the demo leaves it, of bags in which each finding is a direction."""
+    root = tmp_path_factory.mktemp("demo")
+    store = root / "work" / "features" / "resnet50_trunc" / "pt_files"
+    store.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(NUM_CASES):
+        cell, amr, quilty = number % 2, number // 2 % 2, number // 4 % 2
+        features = generator.normal(size=(6, 8)).astype(np.float32)
+        features[0, :4] += 6 * np.array([cell, amr, quilty, number % 3 == 0])
+        torch.save(torch.from_numpy(features), store / f"slide_{number}.pt")
+        rows.append(
+            {
+                "case_id": f"case_{number}",
+                "slide_id": f"slide_{number}",
+                "label_cell": ("no_cell", "cell")[cell],
+                "label_amr": ("no_amr", "amr")[amr],
+                "label_quilty": ("no_quilty", "quilty")[quilty],
+                "label_grade": ("low", "high")[number % 3 == 0] if cell or amr else "",
+            }
+        )
+    pd.DataFrame(rows).to_csv(root / "labels.csv", index=False)
+    assert not train_networks(str(root), str(root / "labels.csv"))
+    return root
+
+
+def test_both_networks_are_trained_on_every_fold(demo: Path) -> None:
+    for task in NETWORKS:
+        run = demo / "results" / f"{task}_s1"
+        predictions = Predictions.from_parquet(str(run / "predictions.parquet"))
+        assert predictions.folds() == [0, 1, 2]
+        tested = predictions.select(split="test").table
+        labelled = NUM_CASES if task == "cardiac-mtl" else NUM_CASES * 3 // 4
+        assert len(set(tested["slide_id"].to_pylist())) == labelled
+        assert json.loads((run / "manifest.json").read_text())["outcome"] == "done"
+        assert (run / "summary.csv").exists()
+
+
+def test_cases_are_assessed_and_those_with_a_finding_graded(demo: Path) -> None:
+    job = AssessJob(
+        model=str(demo / "results" / "cardiac-mtl_s1"),
+        grade_model=str(demo / "results" / "cardiac-grade_s1"),
+        cases=str(demo / "labels.csv"),
+        features=str(demo / "work" / "features" / "resnet50_trunc"),
+        out=str(demo / "assessment"),
+    )
+    summary = run_assessment(job)
+    table = pd.read_csv(demo / "assessment" / "assessment.csv")
+    assert table["case_id"].tolist() == sorted(f"case_{number}" for number in range(NUM_CASES))
+    for task, names in {
+        "cell": ("no_cell", "cell"), "amr": ("no_amr", "amr"), "quilty": ("no_quilty", "quilty"),
+    }.items():  # fmt: skip
+        np.testing.assert_allclose(table[[f"p_{task}_{name}" for name in names]].sum(axis=1), 1)
+    found = (table["decision_cell"] == "cell") | (table["decision_amr"] == "amr")
+    assert (table["decision_grade"].notna() == found).all()
+    assert (table["p_grade_high"].notna() == found).all()
+    assert len(table["grade_models"].iloc[0].split()) == 3, "a fingerprint a fold"
+    assert not summary.uncalibrated
+    assert not summary.left_out
