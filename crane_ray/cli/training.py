@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from crane_ray.cli.main import INTERRUPTED
 from crane_ray.cli.options import config_options, load_job
 from crane_ray.runtime.study_jobs import TrainJob
 
@@ -36,9 +37,14 @@ def command(**options: Any) -> int:
     loss. All folds train at once, as far as the cluster goes.
     """
     job = load_job(TrainJob, options)
+    from crane_ray.cli.console import console
     from crane_ray.cli.training_console import make_training_reporter, print_training
     from crane_ray.runtime.training import run_training
 
-    summary = run_training(job, make_training_reporter())
+    try:
+        summary = run_training(job, make_training_reporter())
+    except KeyboardInterrupt:
+        console.print("[yellow]stopped; the same command with --resume goes on.[/]")
+        return INTERRUPTED
     print_training(summary)
     return int(bool(summary.failures or summary.left_out))

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from crane_ray.cli.console import LINE_EVERY_S, clock, console
-from crane_ray.cohort.findings import Finding
+from crane_ray.cohort.findings import Finding, counted
 from crane_ray.manifest import LeftOut
 from crane_ray.runtime.folds import FoldKey, FoldOutcome
-from crane_ray.runtime.training import TrainingReporter, TrainingSummary
+from crane_ray.runtime.training_course import TrainingReporter, TrainingSummary
 
 NOTES_SHOWN = 30
 WITH_INTERVALS = {"AUC", "balanced accuracy"}
@@ -31,6 +31,7 @@ class _Folds:
     def __init__(self) -> None:
         self.keys: list[FoldKey] = []
         self.epochs = 0
+        self.packed = ""
         self.last: dict[FoldKey, Mapping[str, Any]] = {}
         self.over: dict[FoldKey, FoldOutcome] = {}
 
@@ -38,9 +39,17 @@ class _Folds:
         self.keys, self.epochs = list(keys), epochs
         self.last, self.over = {}, {}
 
+    @property
+    def several_seeds(self) -> bool:
+        return len({key.seed for key in self.keys}) > 1
+
+    def name(self, key: FoldKey) -> str:
+        return key.name(several_seeds=self.several_seeds)
+
     def table(self) -> Table:
-        table = Table(title="training", title_justify="left")
-        several = len({key.seed for key in self.keys}) > 1
+        packed = f": {self.packed}" if self.packed and not self.last else ""
+        table = Table(title=f"training{packed}", title_justify="left")
+        several = self.several_seeds
         for name in (["seed"] if several else []) + [
             "fold", "epoch", "best", "train loss", "val loss", "val AUC", "s/epoch", "",
         ]:  # fmt: skip
@@ -82,6 +91,11 @@ class LiveTable:
         self._live = Live(self._folds.table(), console=console, refresh_per_second=4)
         self._live.start()
 
+    def packing(self, done: int, num_slides: int) -> None:
+        """See `TrainingReporter`."""
+        self._folds.packed = packing_words(done, num_slides)
+        self._draw()
+
     def epoch(self, message: dict[str, Any]) -> None:
         """See `TrainingReporter`."""
         self._folds.last[FoldKey(message["seed"], message["fold"])] = message
@@ -89,7 +103,7 @@ class LiveTable:
 
     def finished(self, outcome: FoldOutcome) -> None:
         """See `TrainingReporter`."""
-        self._folds.over[FoldKey(outcome.seed, outcome.fold)] = outcome
+        self._folds.over[outcome.key] = outcome
         self._draw()
 
     def note(self, text: str) -> None:
@@ -117,25 +131,28 @@ class Lines:
     def begin(self, keys: Sequence[FoldKey], epochs: int) -> None:
         """See `TrainingReporter`."""
         self._folds.begin(keys, epochs)
-        console.print(f"training: {len(keys)} folds, {epochs} epochs at most")
+        console.print(f"training: {counted(len(keys), 'fold')}, {epochs} epochs at most")
         self._next = time.monotonic() + LINE_EVERY_S
+
+    def packing(self, done: int, num_slides: int) -> None:
+        """See `TrainingReporter`."""
+        self._now_and_then(packing_words(done, num_slides))
 
     def epoch(self, message: dict[str, Any]) -> None:
         """See `TrainingReporter`."""
         self._folds.last[FoldKey(message["seed"], message["fold"])] = message
-        if time.monotonic() >= self._next:
-            far = ", ".join(
-                f"fold {key.fold}: epoch {last['epoch'] + 1}, val loss {_number(last['val_loss'])}"
-                for key, last in self._folds.last.items()
-                if key not in self._folds.over
-            )
-            console.print(f"training: {far}")
-            self._next = time.monotonic() + LINE_EVERY_S
+        far = ", ".join(
+            f"{self._folds.name(key)}: epoch {last['epoch'] + 1}, "
+            f"val loss {_number(last['val_loss'])}"
+            for key, last in self._folds.last.items()
+            if key not in self._folds.over
+        )
+        self._now_and_then(far)
 
     def finished(self, outcome: FoldOutcome) -> None:
         """See `TrainingReporter`."""
-        self._folds.over[FoldKey(outcome.seed, outcome.fold)] = outcome
-        console.print(escape(outcome_words(outcome)))
+        self._folds.over[outcome.key] = outcome
+        console.print(escape(outcome_words(outcome, self._folds.name(outcome.key))))
 
     def note(self, text: str) -> None:
         """See `TrainingReporter`."""
@@ -144,20 +161,34 @@ class Lines:
     def end(self) -> None:
         """See `TrainingReporter`."""
 
+    def _now_and_then(self, text: str) -> None:
+        if time.monotonic() >= self._next:
+            console.print(f"training: {escape(text)}")
+            self._next = time.monotonic() + LINE_EVERY_S
 
-def outcome_words(outcome: FoldOutcome) -> str:
+
+def packing_words(done: int, num_slides: int) -> str:
+    """How far the packing of features is."""
+    return f"features of {done:,} of {num_slides:,} slides packed"
+
+
+def outcome_words(outcome: FoldOutcome, name: str) -> str:
     """A fold's end in a line."""
     if outcome.failure:
-        return f"failed: {outcome.failure}"
+        return f"{name}: failed after {counted(outcome.epochs, 'epoch')}"
+    bags = f"{outcome.num_train}/{outcome.num_val}/{outcome.num_test}"
+    best = f"best {outcome.best_epoch + 1}"
+    if outcome.best_loss is not None:
+        best += f" (val loss {outcome.best_loss:.4f})"
     return (
-        f"fold {outcome.fold}: {outcome.epochs} epochs, best {outcome.best_epoch + 1} (val loss "
-        f"{_number(outcome.best_loss)}), {outcome.num_train}/{outcome.num_val}/{outcome.num_test} "
-        f"bags, {outcome.seconds:.0f} s"
+        f"{name}: {counted(outcome.epochs, 'epoch')}, {best}, {bags} train/val/test bags, "
+        f"{outcome.seconds:.0f} s"
     )
 
 
 def print_training(summary: TrainingSummary) -> None:
     """The end of a training: what failed, the metrics, where the results are."""
+    print_findings(finding for finding in summary.findings if finding.severity == "error")
     print_left_out(summary.left_out)
     for failure in summary.failures:
         console.print(f"[red]failed[/] {escape(failure)}")
@@ -175,10 +206,11 @@ def print_left_out(slides: Sequence[LeftOut]) -> None:
         console.print(f"... and {len(slides) - NOTES_SHOWN} more in manifest.json")
 
 
-def print_findings(findings: Sequence[Finding]) -> None:
-    """What was noticed about the cohort."""
+def print_findings(findings: Iterable[Finding]) -> None:
+    """What was noticed about the cohort or its splits."""
     for finding in findings:
-        console.print(f"[yellow]{finding.severity}[/]: {escape(finding.message)}")
+        colour = "red" if finding.severity == "error" else "yellow"
+        console.print(f"[{colour}]{finding.severity}[/]: {escape(finding.message)}")
 
 
 def print_metrics(rows: Iterable[Mapping[str, str]], title: str) -> None:
@@ -220,8 +252,8 @@ def print_assessment(table: pd.DataFrame, most: int) -> None:
         cells = []
         for task in tasks:
             decision = row[f"decision_{task}"]
-            p = None if decision is None else row[f"p_{task}_{decision}"]
-            cells.append("-" if p is None else f"{decision} ({p:.2f})")
+            graded = not pd.isna(decision)
+            cells.append(f"{decision} ({row[f'p_{task}_{decision}']:.2f})" if graded else "-")
         shown.add_row(escape(str(row["case_id"])), str(row["num_slides"]), *map(escape, cells))
     console.print(shown)
     if len(table) > most:

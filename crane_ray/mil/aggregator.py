@@ -6,64 +6,15 @@ C classes, T tasks.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
 from torch import nn
 
 from crane_ray.cohort.tasks import TaskSpec
-from crane_ray.config import Config, Flag
+from crane_ray.mil.configs import ModelConfig
 from crane_ray.plugins import load_plugin
 
 PACKAGE = "crane_ray.mil.aggregators"
-ATTENTION_DIMS = {"small": 256, "big": 384}
-"""Width of the attention by the size's name, as CLAM and CRANE have it."""
-
-
-class InstanceConfig(Config):
-    """CLAM's instance clustering."""
-
-    enabled: Annotated[bool, Flag("--instance-clustering")] = True
-    """Train instance classifiers on the most and least attended patches (clam_sb, clam_mb)."""
-    num_patches: Annotated[int, Flag("--num-instances")] = Field(8, ge=1)
-    """Patches at each end of the attention (CLAM's B); fewer in smaller bags."""
-    loss: Annotated[Literal["svm", "ce"], Flag("--inst-loss")] = "svm"
-    """Instance loss: smooth top-1 SVM or cross entropy."""
-    subtyping: Annotated[bool, Flag("--subtyping")] = False
-    """Classes exclude each other: the other classes' most attended patches are negatives."""
-    weight: float = Field(0.3, ge=0, le=1)
-    """Share of the instance loss in the total; the bag loss has the rest."""
-
-
-class ModelConfig(Config):
-    """A network, but for the length of features and the tasks."""
-
-    name: Annotated[str, Flag("--model", metavar="NAME")] = "crane"
-    """Aggregator: crane, clam_sb, clam_mb, max_pool, mean_pool, or the dotted path of a module of
-    your own."""
-    size: Annotated[Literal["small", "big"] | None, Flag("--model-size")] = None
-    """Width of the attention: small (256) or big (384); the aggregator's own default where not
-    given (crane: big, clam_sb and clam_mb: small)."""
-    hidden_dim: int = Field(512, ge=1)
-    """Length of a patch's embedding."""
-    attention_dim: int | None = Field(None, ge=1)
-    """Width of the attention, where it is neither small nor big."""
-    dropout: Annotated[float, Flag("--dropout")] = Field(0.25, ge=0, lt=1)
-    """Share of values that are dropped in training; 0 for none."""
-    gated: Annotated[bool, Flag("--gated")] = True
-    """Gated attention (tanh and sigmoid branches); plain (tanh) otherwise."""
-    instances: InstanceConfig = InstanceConfig()
-    """Instance clustering."""
-
-    @model_validator(mode="after")
-    def _one_width(self) -> Self:
-        if self.size is not None and self.attention_dim is not None:
-            raise ValueError(
-                f"size {self.size} and attention_dim {self.attention_dim}: both are the width of "
-                "the attention; give one of them"
-            )
-        return self
 
 
 @dataclass(frozen=True)

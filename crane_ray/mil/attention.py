@@ -11,8 +11,23 @@ import torch
 from torch import nn
 
 from crane_ray.errors import ConfigError
-from crane_ray.mil.aggregator import ATTENTION_DIMS, ModelConfig
+from crane_ray.mil.configs import ATTENTION_DIMS, ModelConfig
+from crane_ray.mil.dropout import Dropout
 from crane_ray.mil.segments import Segments
+
+
+class Scores(nn.Linear):
+    """The last Linear of an attention, whose bias has a gradient of exactly zero.
+
+    A softmax does not see what all of a row's scores have in common. Rounding leaves a gradient of
+    1e-9, which Adam turns into steps of the learning rate's size, other ones on every machine and
+    with every number of workers; with zeros the bias only decays, and outputs are the same.
+    """
+
+    def forward(self, values_NA: torch.Tensor) -> torch.Tensor:
+        """(N, H) scores of (N, A) values."""
+        bias_H = self.bias.detach() + 0 * self.bias
+        return nn.functional.linear(values_NA, self.weight, bias_H)
 
 
 class GatedAttention(nn.Module):
@@ -25,7 +40,7 @@ class GatedAttention(nn.Module):
         super().__init__()
         self.attention_a = nn.Sequential(nn.Linear(in_dim, width), nn.Tanh(), *dropped(dropout))
         self.attention_b = nn.Sequential(nn.Linear(in_dim, width), nn.Sigmoid(), *dropped(dropout))
-        self.attention_c = nn.Linear(width, num_heads)
+        self.attention_c = Scores(width, num_heads)
 
     def forward(self, hidden_NE: torch.Tensor) -> torch.Tensor:
         """(N, H) scores of (N, E) embeddings."""
@@ -41,7 +56,7 @@ class PlainAttention(nn.Module):
     def __init__(self, in_dim: int, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.module = nn.Sequential(
-            nn.Linear(in_dim, width), nn.Tanh(), *dropped(dropout), nn.Linear(width, num_heads)
+            nn.Linear(in_dim, width), nn.Tanh(), *dropped(dropout), Scores(width, num_heads)
         )
 
     def forward(self, hidden_NE: torch.Tensor) -> torch.Tensor:
@@ -91,7 +106,7 @@ def embedding(in_dim: int, config: ModelConfig) -> tuple[nn.Module, ...]:
 
 def dropped(share: float) -> tuple[nn.Module, ...]:
     """Dropout of a share of values; none at all for 0, as published networks without have it."""
-    return (nn.Dropout(share),) if share else ()
+    return (Dropout(share),) if share else ()
 
 
 def attend(

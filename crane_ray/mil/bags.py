@@ -3,9 +3,10 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from crane_ray.cohort.cohort import Cohort
@@ -78,9 +79,7 @@ class BagReader:
         """(N, D) features of a whole bag."""
         held_ND = self._resident.get(bag.slide_ids)
         if held_ND is None:
-            parts = [self.pack.read(slide_id) for slide_id in bag.slide_ids]
-            rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            held_ND = torch.from_numpy(rows).to(self.device, non_blocking=True)
+            held_ND = torch.from_numpy(self._rows(bag)).to(self.device, non_blocking=True)
             if held_ND.nbytes <= self._room:
                 self._room -= held_ND.nbytes
                 self._resident[bag.slide_ids] = held_ND
@@ -91,13 +90,21 @@ class BagReader:
 
         The choice depends on the seed, the epoch and the bag, not on what else is read.
         """
-        features_ND = self.read(bag)
-        if self.max_patches is None or len(features_ND) <= self.max_patches:
-            return features_ND
+        num_patches = self.num_patches(bag)
+        if self.max_patches is None or num_patches <= self.max_patches:
+            return self.read(bag)
         number = int.from_bytes(hashlib.sha256(bag.bag_id.encode()).digest()[:8], "little")
         generator = np.random.default_rng([seed, epoch, number])
-        picked = np.sort(generator.choice(len(features_ND), self.max_patches, replace=False))
-        return features_ND[torch.from_numpy(picked).to(self.device)]
+        picked = np.sort(generator.choice(num_patches, self.max_patches, replace=False))
+        if self._room or bag.slide_ids in self._resident:
+            return self.read(bag)[torch.from_numpy(picked).to(self.device)]
+        # only what is picked is read, converted and moved
+        return torch.from_numpy(self._rows(bag)[picked]).to(self.device).to(self.dtype)
+
+    def _rows(self, bag: Bag) -> npt.NDArray[Any]:
+        """(N, D) features as they are packed: of one slide mapped, of several copied."""
+        parts = [self.pack.read(slide_id) for slide_id in bag.slide_ids]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def labels_tensor(bags: Sequence[Bag]) -> torch.Tensor:

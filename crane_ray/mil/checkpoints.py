@@ -23,7 +23,8 @@ from crane_ray import storage
 from crane_ray.cohort.tasks import TaskSpec
 from crane_ray.config import explain
 from crane_ray.errors import ConfigError
-from crane_ray.mil.aggregator import Aggregator, ModelConfig, build_aggregator
+from crane_ray.mil.aggregator import Aggregator, build_aggregator
+from crane_ray.mil.configs import ModelConfig
 from crane_ray.mil.published import Format, read_state, some
 
 FORMAT_VERSION = 1

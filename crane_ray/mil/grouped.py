@@ -13,18 +13,10 @@ from torch.func import functional_call, vmap
 from crane_ray.errors import ConfigError
 from crane_ray.mil.aggregator import Aggregator, build_aggregator
 from crane_ray.mil.bags import Bag, labels_tensor
-from crane_ray.mil.loop import (
-    Study,
-    bags_loss,
-    epoch_seed,
-    fold_counts,
-    num_labelled,
-    precision,
-    predict,
-    settle_losses,
-)
-from crane_ray.mil.order import epoch_passes
-from crane_ray.mil.run import FoldRun, Logits
+from crane_ray.mil.loop import bags_loss, epoch_seed, fold_counts, num_labelled, settle_losses
+from crane_ray.mil.order import epoch_draws
+from crane_ray.mil.prediction import Study, precision, predict
+from crane_ray.mil.run import FoldRun, Logits, make_optimizer
 
 Tensors = dict[str, torch.Tensor]
 
@@ -32,8 +24,8 @@ Tensors = dict[str, torch.Tensor]
 class GroupedEngine:
     """Many folds at a time, on one device.
 
-    The weights of all folds lie in one tensor a parameter; each fold's network and optimiser work
-    on views of them.
+    The weights of all folds lie in one tensor a parameter; each fold's network works on views of
+    them. One optimiser steps all folds at once; it keeps its state in that of the folds' own ones.
     """
 
     def __init__(self, study: Study, runs: Sequence[FoldRun]) -> None:
@@ -45,9 +37,16 @@ class GroupedEngine:
         self._study = study
         with torch.device("meta"):
             network = build_aggregator(study.config.model, study.reader.pack.dim, study.tasks)
+        if any(True for _ in network.buffers()):
+            raise ConfigError(
+                f"--model {study.config.model.name}: keeps statistics besides its weights, which "
+                "grouped folds cannot; train without --grouped-folds"
+            )
         self._loss = _LossOf(network, study)
         self._places = {id(run): place for place, run in enumerate(runs)}
         self._stacked = _stack(runs)
+        networks = nn.ModuleList(run.network for run in runs)
+        self._optimizer = make_optimizer(networks, study.config.training.optim)
         self._class_weights: Tensors = {}
         if study.config.training.class_weights == "balanced":
             self._class_weights = {
@@ -62,6 +61,7 @@ class GroupedEngine:
         seed = self._study.config.training.seed
         torch.manual_seed(epoch_seed(seed, epoch))  # of dropout
         self._loss.train()
+        self._share_state(runs)
         for bag, members in schedule(runs, self._study, epoch):
             features_ND = self._study.reader.sample(bag, seed=seed, epoch=epoch)
             values = self._step([runs[member] for member in members], bag, features_ND)
@@ -94,18 +94,27 @@ class GroupedEngine:
         with precision(self._study):
             losses_G: torch.Tensor = vmap(loss_of, randomness="different")(picked, weights)
         losses_G.sum().backward()  # type: ignore[no-untyped-call]
+        self._optimizer.zero_grad(set_to_none=True)  # the others' too: without one they stay
         for place, run in enumerate(runs):
             for name, parameter in run.network.named_parameters():
                 gradient = picked[_PREFIX + name].grad
                 parameter.grad = None if gradient is None else gradient[place]
-            run.optimizer.step()
+        self._optimizer.step()
         return losses_G.detach()
+
+    def _share_state(self, runs: Sequence[FoldRun]) -> None:
+        for run in runs:
+            for weights in run.network.parameters():
+                if weights.requires_grad:
+                    self._optimizer.state[weights] = run.optimizer.state[weights]
 
     def _picked(self, places: Sequence[int]) -> Tensors:
         """The weights of some folds as leaves of a graph; without a copy where it is all."""
         whole = list(places) == list(range(len(self._places)))
         return {
-            _PREFIX + name: (values.detach() if whole else values[places]).requires_grad_()
+            _PREFIX + name: (values.detach() if whole else values[places]).requires_grad_(
+                self._loss.get_parameter(_PREFIX + name).requires_grad
+            )
             for name, values in self._stacked.items()
         }
 
@@ -146,18 +155,15 @@ def schedule(
     """The bags of an epoch, each with the places of the folds that train on it then."""
     counts = [fold_counts(run, study, epoch) for run in runs]
     by_id = [{bag.bag_id: bag for bag in run.bags.train} for run in runs]
-    most = max((max(found.values(), default=1) for found in counts), default=1)
+    most = max((max(found.values()) for found in counts), default=1)
     seed = study.config.training.seed
-    for number, names in enumerate(
-        epoch_passes(study.universe, seed=seed, epoch=epoch, num_passes=most)
-    ):
-        for name in names:
-            members: dict[Bag, list[int]] = {}
-            for place, found in enumerate(counts):
-                if found.get(name, 0) > number:
-                    members.setdefault(by_id[place][name], []).append(place)
-            for bag, places in members.items():
-                yield bag, tuple(places)
+    for name, number in epoch_draws(study.universe, seed=seed, epoch=epoch, num_draws=most):
+        members: dict[Bag, list[int]] = {}
+        for place, found in enumerate(counts):
+            if found.get(name, 0) > number:
+                members.setdefault(by_id[place][name], []).append(place)
+        for bag, places in members.items():  # a case may have other slides in another fold
+            yield bag, tuple(places)
 
 
 def _stack(runs: Sequence[FoldRun]) -> Tensors:

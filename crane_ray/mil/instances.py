@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from crane_ray.cohort.tasks import MISSING, TaskSpec
-from crane_ray.mil.aggregator import Aggregator, InstanceConfig, MILOutput, ModelConfig
+from crane_ray.mil.aggregator import Aggregator, MILOutput
+from crane_ray.mil.configs import InstanceConfig, ModelConfig
 from crane_ray.mil.losses import classification_loss
 
 

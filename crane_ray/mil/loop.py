@@ -1,39 +1,25 @@
 """The training loop: plain torch, for one fold or several, reporting to a function it is given.
 
-Shapes: N patches, D feature length, B bags, T tasks, C classes, G folds trained together.
+Shapes: N patches, D feature length, B bags, T tasks, C classes.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from crane_ray.cohort.tasks import TaskSpec
-from crane_ray.errors import ConfigError
+from crane_ray.cohort.tasks import MISSING
+from crane_ray.errors import ConfigError, StoreError
 from crane_ray.mil.aggregator import Aggregator, MILOutput
-from crane_ray.mil.bags import Bag, BagReader, labels_tensor
-from crane_ray.mil.configs import ExperimentConfig
+from crane_ray.mil.bags import Bag, labels_tensor
 from crane_ray.mil.losses import multi_task_loss
 from crane_ray.mil.order import draw_counts, epoch_order
+from crane_ray.mil.prediction import Study, part_loss, precision, predict
 from crane_ray.mil.run import EpochReport, FoldRun, Logits
 from crane_ray.mil.workers import Worker
-
-PACKED_PATCHES = 8192
-"""Patches of a forward pass where bags are only looked at."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """What all folds of an experiment share."""
-
-    config: ExperimentConfig
-    tasks: tuple[TaskSpec, ...]
-    reader: BagReader
-    universe: tuple[str, ...]
-    """The ids of all bags of the cohort, sorted: they fix the order of every epoch."""
 
 
 class Engine(Protocol):
@@ -67,45 +53,79 @@ def train(
     """
     _check(runs, study)
     active = [run for run in runs if not run.over]
-    for epoch in range(min((run.next_epoch for run in active), default=0), _epochs(study)):
-        now = [run for run in active if run.next_epoch == epoch]
+    num_epochs = study.config.training.epochs
+    first = min((run.next_epoch for run in active), default=num_epochs)
+    for epoch in range(first, num_epochs):
         begun = time.perf_counter()
+        now = [run for run in active if run.next_epoch == epoch and not run.over]
+        if not now:  # one that stopped was behind those that are left
+            continue
         losses = engine.train_epoch(now, epoch)
-        found = engine.evaluate(now)
-        for run, train_loss, logits in zip(now, losses, found, strict=True):
+        sound = [(run, loss) for run, loss in zip(now, losses, strict=True) if not run.failure]
+        found = engine.evaluate([run for run, _ in sound])
+        for (run, train_loss), logits in zip(sound, found, strict=True):
+            val_loss = _close_epoch(run, logits, study)
             if not run.failure:
-                val_loss = part_loss(logits, run.bags.val, study)
-                run.close_epoch(val_loss, study.config)
                 seconds = time.perf_counter() - begun
-                bags = run.bags
-                report(
-                    EpochReport(
-                        bags.fold, run.seed, epoch, train_loss, val_loss, run.best_epoch,
-                        bags.val, logits, seconds,
-                    )
-                )  # fmt: skip
+                report(_report(run, epoch, (train_loss, val_loss), logits, seconds))
+        for run in now:
             keep(run)
-        active = [run for run in active if not run.over]
-        if not active:
+        if all(run.over for run in active):
             break
 
 
-def _epochs(study: Study) -> int:
-    return study.config.training.epochs
+def _close_epoch(run: FoldRun, logits: Logits, study: Study) -> float | None:
+    """Ends an epoch of a fold; the loss of its val part, None where it has none."""
+    val_loss = part_loss(logits, run.bags.val, study)
+    if val_loss is None or np.isfinite(val_loss):
+        run.close_epoch(val_loss, study.config)
+        return val_loss
+    finite_B = np.all([np.isfinite(values).all(axis=1) for values in logits.values()], axis=0)
+    bag = run.bags.val[int(np.argmin(finite_B))]
+    run.failure = (
+        f"fold {run.bags.fold}: the val loss is {val_loss} in epoch {run.next_epoch} at bag "
+        f"{bag.bag_id}; lower --lr, or look at that bag's features"
+    )
+    return val_loss
+
+
+def _report(
+    run: FoldRun,
+    epoch: int,
+    losses: tuple[float, float | None],
+    logits: Logits,
+    seconds: float,
+) -> EpochReport:
+    train_loss, val_loss = losses
+    return EpochReport(
+        fold=run.bags.fold,
+        seed=run.seed,
+        epoch=epoch,
+        train_loss=train_loss,
+        val_loss=val_loss,
+        best_epoch=run.best_epoch,
+        val_bags=run.bags.val,
+        val_logits=logits,
+        seconds=seconds,
+    )
 
 
 def _check(runs: Sequence[FoldRun], study: Study) -> None:
     for run in runs:
-        if not run.bags.train:
+        if not _is_labelled(run.bags.train):
             raise ConfigError(
                 f"fold {run.bags.fold}: its training part has no bag with features and labels; "
                 "look at crane-ray splits --check"
             )
-        if study.config.training.stopping.enabled and not run.bags.val:
+        if study.config.training.stopping.enabled and not _is_labelled(run.bags.val):
             raise ConfigError(
                 f"fold {run.bags.fold}: its val part has no bag with features and labels, and "
                 "early stopping needs one; mend the split, or give --no-early-stopping"
             )
+
+
+def _is_labelled(bags: Sequence[Bag]) -> bool:
+    return any(label != MISSING for bag in bags for label in bag.labels_T)
 
 
 class SingleEngine:
@@ -133,6 +153,7 @@ class SingleEngine:
 
     def _train_fold(self, run: FoldRun, epoch: int) -> float:
         bags = fold_order(run, self._study, epoch)
+        self._check_same(run, bags, epoch)
         size, rank, world = self._bags_per_step, self._worker.rank, self._worker.world
         steps = [bags[start : start + size] for start in range(0, len(bags), size)]
         losses = torch.zeros(len(steps), device=self._study.reader.device)
@@ -148,6 +169,21 @@ class SingleEngine:
             self._worker.sum_gradients(run.network.parameters(), loss)
             run.optimizer.step()
         return settle_losses(run, losses, steps, epoch)
+
+    def _check_same(self, run: FoldRun, bags: Sequence[Bag], epoch: int) -> None:
+        """Refuses workers that would train on other bags: they would wait for each other forever.
+
+        A slide that one node could not pack, or a checkpoint that another did not see.
+        """
+        number = self._study.reader.num_patches
+        text = repr((run.bags.fold, run.seed, epoch, [(bag, number(bag)) for bag in bags]))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if len(set(self._worker.gather(digest))) > 1:
+            raise StoreError(
+                f"fold {run.bags.fold}: its workers have other bags or checkpoints in epoch "
+                f"{epoch}; empty the --pack-folder of each node, and see that all reach the same "
+                "features and results"
+            )
 
     def _step_loss(
         self, run: FoldRun, mine: Sequence[Bag], step: Sequence[Bag], epoch: int
@@ -185,7 +221,9 @@ def fold_order(run: FoldRun, study: Study, epoch: int) -> list[Bag]:
     """
     by_id = {bag.bag_id: bag for bag in run.bags.train}
     counts, seed = fold_counts(run, study, epoch), study.config.training.seed
-    return [by_id[name] for name in epoch_order(study.universe, counts, seed=seed, epoch=epoch)]
+    order = [by_id[name] for name in epoch_order(study.universe, counts, seed=seed, epoch=epoch)]
+    assert len(order) == sum(counts.values()), "the universe has all bags of all folds"
+    return order
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -209,16 +247,9 @@ def settle_losses(
     return float(values.mean()) if len(values) else 0.0
 
 
-def precision(study: Study) -> torch.autocast:
-    """The context of forward passes."""
-    reader = study.reader
-    enabled = study.config.training.precision == "bf16"
-    return torch.autocast(reader.device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
 def num_labelled(bags: Sequence[Bag]) -> torch.Tensor:
     """(T,) int64: bags that have a label, by task."""
-    return (labels_tensor(bags) >= 0).sum(dim=0)
+    return (labels_tensor(bags) != MISSING).sum(dim=0)
 
 
 def bags_loss(
@@ -255,100 +286,13 @@ def bags_loss(
     )
     if not config.model.instances.enabled:
         return loss
+    outputs = [output] if len(sizes_B) == 1 else output.split(sizes_B)
     pieces = [
         network.auxiliary_loss(one, labels_T)
-        for one, labels_T in zip(_split(output, sizes_B), labels_BT, strict=True)
+        for one, labels_T in zip(outputs, labels_BT, strict=True)
     ]
     found = [piece for piece in pieces if piece is not None]
     if not found:
         return loss
     share = config.model.instances.weight
     return (1 - share) * loss + share * torch.stack(found).sum() / num_bags
-
-
-def _split(output: MILOutput, sizes_B: Sequence[int]) -> list[MILOutput]:
-    """The output of each bag."""
-    if len(sizes_B) == 1:
-        return [output]
-    sizes = list(sizes_B)
-    hidden = (
-        [None] * len(sizes) if output.hidden_NE is None else torch.split(output.hidden_NE, sizes)
-    )
-    return [
-        replace(
-            output,
-            logits={task: values[place : place + 1] for task, values in output.logits.items()},
-            scores_HN=scores,
-            attention_HN=attention,
-            hidden_NE=rows,
-        )
-        for place, (scores, attention, rows) in enumerate(
-            zip(
-                torch.split(output.scores_HN, sizes, dim=1),
-                torch.split(output.attention_HN, sizes, dim=1),
-                hidden,
-                strict=True,
-            )
-        )
-    ]
-
-
-@torch.inference_mode()
-def predict(
-    network: Aggregator, bags: Sequence[Bag], study: Study, *, worker: Worker | None = None
-) -> Logits:
-    """(B, C) float64 logits by task of whole bags, in their order.
-
-    Several workers share the work, and each gets the whole.
-    """
-    worker = worker or Worker()
-    mine = bags[worker.rank :: worker.world]
-    found: dict[str, list[torch.Tensor]] = {task.name: [] for task in study.tasks}
-    network.eval()
-    for group in _groups(mine, study.reader):
-        parts = [study.reader.read(bag) for bag in group]
-        with precision(study):
-            output = network(
-                parts[0] if len(parts) == 1 else torch.cat(parts),
-                [len(part) for part in parts] if len(parts) > 1 else None,
-            )
-        for task, logits in output.logits.items():
-            found[task].append(logits.double())
-    own = {
-        task.name: torch.cat(found[task.name]).cpu().numpy()
-        if found[task.name]
-        else np.empty((0, task.num_classes))
-        for task in study.tasks
-    }
-    shares = worker.gather(own)
-    whole = {task.name: np.empty((len(bags), task.num_classes)) for task in study.tasks}
-    for rank, share in enumerate(shares):
-        for name, logits in share.items():
-            whole[name][rank :: worker.world] = logits
-    return whole
-
-
-def _groups(bags: Sequence[Bag], reader: BagReader) -> list[list[Bag]]:
-    """Small bags together, up to `PACKED_PATCHES`."""
-    groups: list[list[Bag]] = []
-    held = PACKED_PATCHES
-    for bag in bags:
-        size = reader.num_patches(bag)
-        if held + size > PACKED_PATCHES:
-            groups.append([])
-            held = 0
-        groups[-1].append(bag)
-        held += size
-    return groups
-
-
-def part_loss(logits: Logits, bags: Sequence[Bag], study: Study) -> float | None:
-    """The unweighted loss of a part's labels, each task's mean over its labelled bags.
-
-    None of a part without bags. CLAM's and CRANE's early stopping look at it.
-    """
-    if not bags:
-        return None
-    tensors = {task: torch.from_numpy(values) for task, values in logits.items()}
-    kind = study.config.training.bag_loss
-    return float(multi_task_loss(tensors, labels_tensor(bags), study.tasks, kind=kind))

@@ -11,62 +11,22 @@ A store's chunks and CLAM's files are read once; every epoch afterwards reads ma
 import fcntl
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator
 
-from crane_ray import storage
-from crane_ray.config import Config, Flag
-from crane_ray.errors import ConfigError, SlideError, StorageError
+from crane_ray.errors import ConfigError, StorageError
 from crane_ray.manifest import LeftOut
-from crane_ray.mil.sources import FeatureSource, as_float
+from crane_ray.mil.configs import PackConfig
+from crane_ray.mil.pack_writing import FORMAT, Wanted, write_pack
 
 Array = npt.NDArray[Any]
-FORMAT = 1
-
-
-class PackConfig(Config):
-    """Where a node keeps features for training."""
-
-    folder: Annotated[str | None, Flag("--pack-folder", metavar="FOLDER")] = None
-    """Folder on each node's own disk for packed features; CRANE_RAY_PACKS, or one below the
-    temporary folder, where not given. It may be removed whenever nothing trains."""
-    reserve_gb: float = Field(2.0, ge=0)
-    """Disk space that packing leaves free."""
-
-    @field_validator("folder")
-    @classmethod
-    def _absolute_folder(cls, value: str | None) -> str | None:
-        if value is not None and storage.is_uri(value):
-            raise ValueError("a folder on each node's own disk is needed, no URI")
-        return None if value is None else storage.absolute(value)
-
-    def root(self) -> Path:
-        """The folder on this node."""
-        default = os.environ.get("CRANE_RAY_PACKS")
-        below = Path(tempfile.gettempdir()) / f"crane-ray-packs-{os.getuid()}"
-        return Path(self.folder or default or below)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A slide that a pack shall have."""
-
-    slide_id: str
-    """As the cohort spells it."""
-    source: FeatureSource
-    name: str
-    """As the source spells it."""
 
 
 class Pack:
@@ -135,7 +95,8 @@ def build_pack(
         advance: called after each slide that was packed.
 
     Raises:
-        StorageError: the disk has no room.
+        StorageError: the disk has no room, or the features' storage fails. A slide that is left
+            out for a failure that passes would be missing from one node's pack and not another's.
         ConfigError: no slide has features that can be used, or the folder cannot be used.
     """
     slides = list(wanted)
@@ -143,23 +104,13 @@ def build_pack(
     root = config.root()
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (root / f"{key}.lock").touch()
     except OSError as error:
         raise ConfigError(f"--pack-folder {root}: {error.strerror}; give another") from error
-    folder = root / key
     with _locked(root / f"{key}.lock"):
-        if not (folder / "pack.json").exists():
-            partial = root / f".{key}"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            try:
-                _write(slides, partial, config, advance)
-            except OSError as error:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise StorageError(
-                    f"--pack-folder {root}: {error.strerror or error}; give a larger disk",
-                    error.errno,
-                ) from error
-            partial.rename(folder)
+        folder = root / key
+        if not _is_whole(folder):
+            _build(slides, folder, config, advance)
     pack = Pack.open(folder)
     if not pack.slide_ids:
         reasons = Counter(slide.reason for slide in pack.left_out).most_common(3)
@@ -168,6 +119,39 @@ def build_pack(
         )
         raise ConfigError(f"no slide has features that can be used: {words}")
     return pack
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a pack is there, and not cut short by a power cut or by somebody's hand."""
+    try:
+        facts = json.loads((folder / "pack.json").read_bytes())
+        size = (folder / "features.bin").stat().st_size
+    except (OSError, ValueError):
+        return False
+    num_rows = sum(stop - start for start, stop in facts["rows"].values())
+    return bool(size == num_rows * facts["dim"] * np.dtype(facts["dtype"]).itemsize)
+
+
+def _build(
+    slides: list[Wanted], folder: Path, config: PackConfig, advance: Callable[[], object]
+) -> None:
+    """Writes a pack, which appears whole or not at all; a killed process's part is replaced."""
+    partial = folder.with_name(f".{folder.name}")
+    for leftover in (partial, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        partial.mkdir()
+        write_pack(slides, partial, config, advance)
+        partial.rename(folder)
+    except StorageError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise StorageError(
+            f"--pack-folder {folder.parent}: {error.strerror or error}; give a larger disk",
+            error.errno,
+        ) from error
 
 
 def _key(slides: list[Wanted]) -> str:
@@ -185,84 +169,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _write(
-    slides: list[Wanted], folder: Path, config: PackConfig, advance: Callable[[], object]
-) -> None:
-    rows: dict[str, tuple[int, int]] = {}
-    left_out: list[LeftOut] = []
-    common, dtype = _common(slides)
-    with (folder / "features.bin").open("wb") as file:
-        start = 0
-        for slide in slides:
-            try:
-                features = _usable(slide.source.read(slide.name), common, dtype)
-            except (SlideError, StorageError) as error:
-                left_out.append(
-                    LeftOut(slide_id=slide.slide_id, status="failed", reason=str(error))
-                )
-            else:
-                _leave_room(folder, features.nbytes, config)
-                np.ascontiguousarray(features, dtype=dtype).tofile(file)
-                rows[slide.slide_id] = (start, start + len(features))
-                start += len(features)
-            advance()
-        file.flush()
-        os.fsync(file.fileno())
-    facts = {
-        "format": FORMAT,
-        "dim": common,
-        "dtype": np.dtype(dtype).str,
-        "rows": rows,
-        "left_out": [slide.model_dump() for slide in left_out],
-    }
-    (folder / "pack.json").write_text(json.dumps(facts), encoding="utf-8")
-
-
-SAMPLED = 25
-"""Slides that are looked at to find the length of feature vectors."""
-
-
-def _common(slides: list[Wanted]) -> tuple[int, Any]:
-    """The length and the type of most slides' features, of a sample spread over them."""
-    dims, dtypes = Counter[int](), set[Any]()
-    for place in np.unique(np.linspace(0, len(slides) - 1, min(SAMPLED, len(slides))).astype(int)):
-        try:
-            features = as_float(slides[place].source.read(slides[place].name))
-        except (SlideError, StorageError):
-            continue
-        dims[int(features.shape[1])] += 1
-        dtypes.add(features.dtype)
-    if not dims:
-        return 0, np.dtype(np.float32)
-    return dims.most_common(1)[0][0], np.result_type(*dtypes)
-
-
-def _usable(features: Array, dim: int, dtype: Any) -> Array:
-    found = as_float(features)
-    if not len(found):
-        raise SlideError("it has no patches; leave it out of the table or extract it again")
-    if found.shape[1] != dim:
-        raise SlideError(
-            f"its feature vectors have {found.shape[1]} numbers, those of most slides {dim}; "
-            "extract it again with the same encoder"
-        )
-    if found.dtype != dtype:
-        found = found.astype(dtype)  # to float32, or to a float16 that overflows below
-    finite = np.isfinite(found).all(axis=1)
-    if not finite.all():
-        raise SlideError(
-            f"{int((~finite).sum())} of its {len(found)} patches have features that are no finite "
-            f"numbers (the first is patch {int(np.argmin(finite))}); extract it again"
-        )
-    return found
-
-
-def _leave_room(folder: Path, num_bytes: int, config: PackConfig) -> None:
-    free = shutil.disk_usage(folder).free - config.reserve_gb * 1e9
-    if num_bytes > free:
-        raise StorageError(
-            f"--pack-folder {folder.parent}: {max(free, 0) / 1e9:.1f} GB are free beside the "
-            f"reserve of {config.reserve_gb:g} GB, and features need more; give a larger disk"
-        )

@@ -22,7 +22,7 @@ import torch
 
 from crane_ray.cohort.tasks import TaskSpec, load_task_set
 from crane_ray.errors import ConfigError
-from crane_ray.mil.aggregator import ATTENTION_DIMS, InstanceConfig, ModelConfig
+from crane_ray.mil.configs import ATTENTION_DIMS, InstanceConfig, ModelConfig
 
 State = dict[str, torch.Tensor]
 Format = Literal["crane-ray", "crane", "clam"]

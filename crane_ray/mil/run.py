@@ -21,6 +21,12 @@ from crane_ray.mil.configs import ExperimentConfig, OptimConfig
 
 Logits = Mapping[str, npt.NDArray[np.float64]]
 """(B, C) by task name."""
+NUMBERS = ("next_epoch", "best_loss", "best_epoch", "waited", "stopped", "failure")
+"""What a `FoldRun` has besides tensors that changes."""
+UNREADABLE = (
+    RuntimeError, ValueError, KeyError, TypeError, EOFError, AttributeError, pickle.UnpicklingError
+)  # fmt: skip
+"""What torch says of files that are cut short, or hold something else."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ def save_run(run: FoldRun, path: str, fingerprint: str) -> None:
         "network": run.network.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "best_weights": run.best_weights,
-        "numbers": _numbers(run),
+        "numbers": {name: getattr(run, name) for name in NUMBERS},
     }
     sink = io.BytesIO()
     torch.save(state, sink)
@@ -191,16 +197,12 @@ def load_run(run: FoldRun, path: str, fingerprint: str) -> bool:
             )
         run.network.load_state_dict(state["network"])
         run.optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        if isinstance(error, StoreError):
-            raise
-        raise StoreError(f"{path}: cannot be read: {error}; --overwrite begins anew") from error
-    run.best_weights = state["best_weights"]
-    for name, value in state["numbers"].items():
-        setattr(run, name, value)
+        run.best_weights = state["best_weights"]
+        for name in NUMBERS:
+            setattr(run, name, state["numbers"][name])
+    except StoreError:
+        raise
+    except UNREADABLE as error:
+        reason = str(error).strip().split("\n", maxsplit=1)[0]
+        raise StoreError(f"{path}: cannot be read: {reason}; --overwrite begins anew") from error
     return True
-
-
-def _numbers(run: FoldRun) -> dict[str, Any]:
-    names = ("next_epoch", "best_loss", "best_epoch", "waited", "stopped", "failure")
-    return {name: getattr(run, name) for name in names}

@@ -8,10 +8,19 @@ import numpy.typing as npt
 
 from crane_ray import storage
 from crane_ray.errors import ConfigError, SlideError, StoreError
-from crane_ray.features.feature_files import FeatureFiles, list_feature_files, open_features
+from crane_ray.features.feature_files import (
+    SUBFOLDERS,
+    FeatureFiles,
+    list_feature_files,
+    open_features,
+)
 from crane_ray.features.store import FeatureStore
 
 Array = npt.NDArray[Any]
+HINT = (
+    "give --features a feature store (WORK/features/ENCODER), or a folder with CLAM's h5_files or "
+    "pt_files, or TRIDENT's .h5 files"
+)
 
 
 class FeatureSource(Protocol):
@@ -28,7 +37,8 @@ class FeatureSource(Protocol):
         """(N, D) features in the type they are stored in.
 
         Raises:
-            SlideError: they cannot be read.
+            SlideError: they are broken, or are not there any more.
+            StorageError: the storage fails.
         """
         ...
 
@@ -97,10 +107,9 @@ class FileSource:
     def identity(self) -> str:
         """See `FeatureSource`."""
         digest = hashlib.sha256()
-        for slide_id, files in sorted(self._files.items()):
-            for path in (files.h5, files.pt):
-                facts = storage.facts_of(path) if path else None
-                digest.update(repr((slide_id, facts)).encode())
+        for kind, below in SUBFOLDERS.items():
+            for place in (self.root, storage.join(self.root, below)):
+                digest.update(repr(storage.list_facts(place, f".{kind}")).encode())
         return digest.hexdigest()[:16]
 
     def provenance(self) -> dict[str, Any]:
@@ -118,15 +127,19 @@ def open_source(root: str) -> FeatureSource:
     if storage.exists(storage.join(root, "store.json")):
         return StoreSource(root)
     if storage.kind_of(root) != "folder":
-        raise ConfigError(
-            f"features {root}: no such folder; give a feature store (WORK/features/ENCODER) or a "
-            "folder with CLAM's h5_files or pt_files"
-        )
-    return FileSource(root)
+        raise ConfigError(f"features {root}: no such folder; {HINT}")
+    try:
+        return FileSource(root)
+    except ConfigError as error:
+        raise ConfigError(f"features {root}: none are there; {HINT}") from error
 
 
 def as_float(features: Array) -> Array:
-    """Features in a type that bags are kept in: float16 and float32 as they are, else float32."""
+    """Features in a type that bags are kept in: float16 and float32 as they are, else float32.
+
+    Numbers that float32 cannot hold become infinite.
+    """
     if features.dtype in {np.dtype(np.float16), np.dtype(np.float32)}:
         return features
-    return features.astype(np.float32)
+    with np.errstate(over="ignore"):
+        return features.astype(np.float32)

@@ -1,31 +1,42 @@
 """Trained networks judged on a part of a cohort, a Ray task a fold."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import ray
 import torch
+from ray.exceptions import RayError, RayTaskError
 
 from crane_ray import storage
-from crane_ray.cohort.findings import Finding
-from crane_ray.cohort.splits import Split, read_splits
+from crane_ray.cohort.cohort import Cohort
+from crane_ray.cohort.findings import Finding, counted, some
+from crane_ray.cohort.split_check import check_splits
+from crane_ray.cohort.splits import SPLIT_FILE, Split, read_splits
 from crane_ray.cohort.tasks import TaskSet, load_task_set
-from crane_ray.errors import ConfigError, CraneError
+from crane_ray.errors import ClusterError, ConfigError, CraneError
 from crane_ray.evaluation.averaging import ensemble
 from crane_ray.evaluation.measurements import metrics_rows
 from crane_ray.evaluation.predictions import Predictions
 from crane_ray.evaluation.published_layout import write_evaluation
 from crane_ray.evaluation.summary import evaluate
 from crane_ray.manifest import LeftOut, RunManifest
-from crane_ray.mil.checkpoints import load_checkpoint
+from crane_ray.mil.checkpoints import Checkpoint, load_checkpoint
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.evaluation_jobs import EvaluateJob
 from crane_ray.runtime.results import subgroups
-from crane_ray.runtime.studies import StudyData, load_study, study_provenance
+from crane_ray.runtime.studies import (
+    StudyData,
+    attach_features,
+    load_labels,
+    study_provenance,
+)
 from crane_ray.runtime.trained import find_checkpoints, predict_bags, require_features
 
 PARTS = ("train", "val", "test")
+ABOUT_PARTS = frozenset({"unlabelled", "without_features", "shared_slides", "shared_cases"})
+"""Of what may be wrong with splits, what makes numbers wrong or parts smaller."""
 
 
 @dataclass
@@ -47,11 +58,19 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
         StorageError: results cannot be written.
     """
     paths = find_checkpoints(job.model, job.fold_numbers())
-    task_set = _task_set(job, paths)
-    data = load_study(job.bags, task_set)
+    first = load_checkpoint(next(iter(paths.values())))
+    task_set = _task_set(job, first)
+    labelled = load_labels(job.bags, task_set)
+    data = attach_features(labelled, job.bags)
     splits = _splits(job, data, list(paths))
     folder = _folder(job)
-    summary = EvaluationSummary(folder, job.split, findings=data.cohort.findings)
+    subgroups(data, job.by)  # for its error: the columns are needed at the end
+    findings = (
+        *data.cohort.findings,
+        *_about_splits(job, labelled, data, splits),
+        *_about_level(job, first),
+    )
+    summary = EvaluationSummary(folder, job.split, findings=findings)
     manifest = RunManifest.start("evaluate", job)
     with connected(job.cluster):
         predictions = _predicted(job, data, paths, splits, summary)
@@ -73,7 +92,11 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
         "failures" if summary.left_out else "done",
         counts={"slides": len(data.cohort.slide_ids), "left_out": len(summary.left_out)},
         left_out=summary.left_out,
-        facts={"checkpoints": paths, "features": study_provenance(data)},
+        facts={
+            "checkpoints": paths,
+            "features": study_provenance(data),
+            "findings": [asdict(finding) for finding in summary.findings],
+        },
     )
     path = storage.join(folder, "manifest.json")
     storage.put_bytes(path, finished.model_dump_json(indent=2).encode(), durable=True)
@@ -84,16 +107,56 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
     return summary
 
 
-def _task_set(job: EvaluateJob, paths: Mapping[int, str]) -> TaskSet:
+def _task_set(job: EvaluateJob, first: Checkpoint) -> TaskSet:
     if job.task is not None:
         return load_task_set(job.task)
-    first = load_checkpoint(next(iter(paths.values())))
     if first.format != "crane-ray":
         raise ConfigError(
             f"--model {job.model}: a checkpoint of {first.format} does not say what its classes "
             "are; give --task, the task set it was trained with"
         )
-    return TaskSet(name="checkpoint", tasks=first.tasks)
+    rows = first.provenance.get("filter", {})
+    return TaskSet(name="checkpoint", tasks=first.tasks, filter=rows)
+
+
+def _about_splits(
+    job: EvaluateJob, labelled: Cohort, data: StudyData, splits: Mapping[int, Split]
+) -> list[Finding]:
+    """Slides of the part that cannot be judged, and such that were trained on."""
+    if job.split == "external":
+        return _seen_in_training(job, data)
+    said = {finding.kind for finding in data.cohort.findings}
+    found = check_splits(splits, labelled, data.cohort.slide_ids)
+    return [finding for finding in found if finding.kind in ABOUT_PARTS - said]
+
+
+def _seen_in_training(job: EvaluateJob, data: StudyData) -> list[Finding]:
+    """Slides and cases of an external cohort that the run itself was trained on."""
+    if storage.kind_of(job.model) != "folder":
+        return []
+    copies = [it for it in storage.list_files(job.model, ".csv") if SPLIT_FILE.search(it)]
+    splits = read_splits(job.model).values() if copies else ()
+    used = {slide for split in splits for slide in (*split.train, *split.val)}
+    names = tuple(slide for slide in data.cohort.slide_ids if slide in used)
+    if not names:
+        return []
+    message = (
+        f"{counted(len(names), 'slide')} of {len(data.cohort.slide_ids):,} in the run's own train "
+        f"or val parts ({some(names)}); what networks were trained on tells nothing of others: "
+        "take them out of the table, or give --split test"
+    )
+    return [Finding("error", "seen_in_training", message, names)]
+
+
+def _about_level(job: EvaluateJob, first: Checkpoint) -> list[Finding]:
+    trained = first.provenance.get("bag_level", job.bags.level)
+    if trained == job.bags.level:
+        return []
+    message = (
+        f"the networks were trained on bags of a {trained} each, and are judged on bags of a "
+        f"{job.bags.level} each; --bag-level {trained} is what they were trained on"
+    )
+    return [Finding("note", "other_bag_level", message)]
 
 
 def _splits(job: EvaluateJob, data: StudyData, folds: Sequence[int]) -> dict[int, Split]:
@@ -110,7 +173,7 @@ def _splits(job: EvaluateJob, data: StudyData, folds: Sequence[int]) -> dict[int
 
 
 def _folder(job: EvaluateJob) -> str:
-    run = storage.name_of(job.model).rsplit(".", 1)[0]
+    run = storage.name_of(job.model).removesuffix(".safetensors").removesuffix(".pt")
     code = job.eval_code or f"{run}_{job.split}"
     folder = storage.join(job.results, f"EVAL_{code}")
     if storage.exists(storage.join(folder, "manifest.json")) and not job.overwrite:
@@ -132,14 +195,42 @@ def _predicted(
     whole = ray.put(data)
     parts = PARTS if job.split == "all" else (job.split,)
     waiting = [task.remote(whole, fold, path, splits[fold], parts) for fold, path in paths.items()]
-    tables = []
-    for reference in waiting:
-        result = ray.get(reference)
-        if isinstance(result, CraneError):
-            raise result
-        table, summary.left_out = result
-        tables.append(Predictions(table))
-    return Predictions.concat(tables)
+    found = [Predictions(_result(reference, summary)) for reference in waiting]
+    empty = [fold for fold, table in zip(paths, found, strict=True) if not len(table)]
+    if len(empty) == len(paths):
+        raise ConfigError(
+            f"--split {job.split}: no fold has a bag with features and labels there; look at "
+            "crane-ray splits --check"
+        )
+    if empty:
+        message = (
+            f"{counted(len(empty), 'fold')} without a bag in the {job.split} part: "
+            f"{some(list(map(str, empty)), 12)}; metrics are those of the others"
+        )
+        summary.findings += (Finding("warning", "empty_parts", message),)
+    return Predictions.concat(found)
+
+
+def _result(reference: Any, summary: EvaluationSummary) -> pa.Table:
+    """The table of a `predict_task`; the summary learns of the slides left out.
+
+    Raises:
+        CraneError: what the task came upon, or its worker was lost.
+    """
+    try:
+        found = ray.get(reference)
+    except RayTaskError:  # a mistake of ours, whose traceback is of use
+        raise
+    except RayError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise ClusterError(
+            f"evaluation: a worker was lost each time that it was tried ({reason}); look at the "
+            "nodes' memory"
+        ) from error
+    if isinstance(found, CraneError):
+        raise found
+    table, summary.left_out = found
+    return table
 
 
 def predict_task(data: StudyData, fold: int, path: str, split: Split, parts: Sequence[str]) -> Any:
@@ -161,11 +252,6 @@ def predict_task(data: StudyData, fold: int, path: str, split: Split, parts: Seq
                 fold=fold,
                 split=part,
                 level=data.config.level,
-            )
-        if not tables:
-            raise ConfigError(
-                f"fold {fold}: its {' and '.join(parts)} part has no bag with features and labels; "
-                "look at crane-ray splits --check"
             )
         return Predictions.concat(tables).table, list(pack.left_out)
     except CraneError as error:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from crane_ray import storage
 from crane_ray.config import Config, Flag
-from crane_ray.mil.pack import PackConfig
+from crane_ray.mil.configs import PackConfig
 from crane_ray.runtime.jobs import ClusterConfig
 from crane_ray.runtime.study_jobs import BagsConfig, FoldNumbers, fold_numbers
 

@@ -1,32 +1,30 @@
-"""The training of folds, from packed features to checkpoint and predictions. Imports no ray."""
+"""What a fold of an experiment is, how far it has come, and what came of it. Imports no ray.
+
+::
+
+    RUN/folds/{fold}/begun.json           what its weights are a function of
+    RUN/folds/{fold}/state.pt             to go on from, until it is done
+    RUN/folds/{fold}/predictions.parquet
+    RUN/folds/{fold}/outcome.json         the last file; with it, the fold is done
+"""
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
-
-import torch
 
 from crane_ray import storage
 from crane_ray.cohort.splits import Split
 from crane_ray.cohort.tasks import TaskSpec
-from crane_ray.errors import CraneError, StoreError
-from crane_ray.evaluation.metrics import task_metrics
-from crane_ray.evaluation.predictions import Predictions, softmax
-from crane_ray.mil.bags import Bag, BagReader, labels_tensor
-from crane_ray.mil.checkpoints import save_checkpoint, save_published
+from crane_ray.errors import StoreError
+from crane_ray.manifest import LeftOut
 from crane_ray.mil.configs import ExperimentConfig
-from crane_ray.mil.grouped import GroupedEngine
-from crane_ray.mil.loop import SingleEngine, Study, predict, train
-from crane_ray.mil.pack import Pack
-from crane_ray.mil.run import EpochReport, FoldBags, FoldRun, load_run, save_run, start_run
-from crane_ray.mil.workers import Worker
 from crane_ray.runtime.studies import StudyData
 
-RESIDENT_SHARE = 0.5
-"""Of a GPU's free memory, for features that stay there; times the fraction a fold has."""
+OUTCOME = re.compile(r"/(\d+)/outcome\.json$")
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,9 @@ class FoldKey:
     seed: int
     fold: int
 
-    @property
-    def name(self) -> str:
+    def name(self, *, several_seeds: bool = False) -> str:
         """For people."""
-        return f"fold {self.fold}" + (f" (seed {self.seed})" if self.seed >= 0 else "")
+        return f"fold {self.fold}" + (f" of seed {self.seed}" if several_seeds else "")
 
 
 @dataclass(frozen=True)
@@ -48,16 +45,26 @@ class FoldOutcome:
 
     seed: int
     fold: int
-    epochs: int
-    best_epoch: int
-    best_loss: float | None
-    stopped_early: bool
-    failure: str
-    num_train: int
-    num_val: int
-    num_test: int
-    seconds: float
     fingerprint: str
+    failure: str = ""
+    epochs: int = 0
+    best_epoch: int = -1
+    """Counted from 0; -1 where there is none."""
+    best_loss: float | None = None
+    """Of the val part; None without one, or without early stopping."""
+    stopped_early: bool = False
+    num_train: int = 0
+    """Bags."""
+    num_val: int = 0
+    num_test: int = 0
+    seconds: float = 0.0
+    left_out: tuple[LeftOut, ...] = ()
+    """Slides of the cohort whose features cannot be used."""
+
+    @property
+    def key(self) -> FoldKey:
+        """Of which fold."""
+        return FoldKey(self.seed, self.fold)
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,10 @@ class FoldWork:
     folders: Mapping[int, str]
     """Folder of the run, by seed."""
     provenance: Mapping[str, Any]
-    predict_train: bool
-    checkpoint_every_s: float
-    gpu_share: float
+    """Of the features, by source."""
+    predict_train: bool = False
+    checkpoint_every_s: float = 20.0
+    gpu_share: float = 0.0
     """Of the device a worker has; 0 trains on CPUs."""
 
     @property
@@ -84,263 +92,102 @@ class FoldWork:
         """Where a fold keeps its own files."""
         return storage.join(self.folders[key.seed], "folds", str(key.fold))
 
+    def state_path(self, key: FoldKey) -> str:
+        """What a fold that was interrupted goes on from."""
+        return storage.join(self.folder(key), "state.pt")
+
+    def parts(self, key: FoldKey) -> dict[str, str]:
+        """What a fold's weights are a function of, each as 16 hex digits."""
+        split = self.splits[key.fold]
+        return {
+            **self._shared_parts,
+            "seed": _digest(str(key.seed)),
+            "split": _digest(repr((split.train, split.val, split.test))),
+        }
+
     def fingerprint(self, key: FoldKey) -> str:
-        """16 hex digits of all that a fold's weights depend on, but for the features' numbers."""
-        split, cohort = self.splits[key.fold], self.data.cohort
-        digest = hashlib.sha256(self.experiment.canonical_json().encode())
-        digest.update(cohort.task_set.canonical_json().encode())
-        digest.update(repr((key.seed, self.data.config.level, sorted(self.provenance))).encode())
-        digest.update(json.dumps(self.provenance, sort_keys=True).encode())
-        digest.update(repr((split.train, split.val, split.test)).encode())
-        digest.update(repr((cohort.slide_ids, cohort.case_ids)).encode())
-        digest.update(cohort.labels_ST.tobytes())
-        return digest.hexdigest()[:16]
+        """16 hex digits of all that a fold's weights are a function of."""
+        return _digest(json.dumps(self.parts(key), sort_keys=True))
+
+    @cached_property
+    def _shared_parts(self) -> dict[str, str]:
+        cohort, config = self.data.cohort, self.data.config
+        labels = (cohort.slide_ids, cohort.case_ids, cohort.labels_ST.tolist())
+        return {
+            "config": _digest(self.experiment.canonical_json()),
+            "tasks": _digest(cohort.task_set.canonical_json()),
+            "bag level": _digest(config.level),
+            "features": _digest(json.dumps(self.provenance, sort_keys=True)),
+            "labels": _digest(repr(labels)),
+        }
 
 
-Tell = Callable[[dict[str, Any]], None]
-"""Passes a small message to whoever watches."""
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def train_folds(
-    work: FoldWork,
-    keys: Sequence[FoldKey],
-    *,
-    worker: Worker | None = None,
-    tell: Tell = lambda message: None,
-    grouped: bool = False,
-) -> list[FoldOutcome]:
-    """Trains folds to their end and writes their checkpoints and predictions.
+def begin_fold(work: FoldWork, key: FoldKey) -> None:
+    """Notes what a fold's weights are a function of, before it trains."""
+    facts = {"parts": work.parts(key), "config": work.experiment.model_dump(mode="json")}
+    path = storage.join(work.folder(key), "begun.json")
+    storage.put_bytes(path, json.dumps(facts, indent=1).encode())
 
-    A fold that was interrupted goes on from its last checkpoint. Several keys are trained as one
-    batched network if ``grouped``, else one after the other.
+
+def require_same_fold(work: FoldWork, key: FoldKey) -> None:
+    """Refuses to go on with a fold that began as another one.
 
     Raises:
-        CraneError: features, a checkpoint of another run, or a split that cannot be used.
+        StoreError: it did; what differs is named.
     """
-    worker = worker or Worker()
-    device = _device(work)
-    pack = work.data.pack()
-    study = Study(
-        work.experiment,
-        work.tasks,
-        BagReader(
-            pack,
-            device=device,
-            max_patches=work.experiment.training.max_patches,
-            resident_bytes=_resident_bytes(device, work.gpu_share),
-        ),
-        tuple(sorted(bag.bag_id for bag in work.data.bags)),
-    )
-    together = [list(keys)] if grouped else [[key] for key in keys]
-    return [outcome for group in together for outcome in _train(group, work, study, worker, tell)]
-
-
-def _train(
-    keys: Sequence[FoldKey], work: FoldWork, study: Study, worker: Worker, tell: Tell
-) -> list[FoldOutcome]:
-    begun = time.perf_counter()
-    runs = {key: _start(key, work, study) for key in keys}
-    for key, run in runs.items():
-        load_run(run, _state_path(work, key), work.fingerprint(key))
-    folds = list(runs.values())
-    engine = GroupedEngine(study, folds) if len(folds) > 1 else SingleEngine(study, worker)
-    keeper = _Keeper(work, runs, worker)
-
-    def report(epoch: EpochReport) -> None:
-        if worker.rank == 0:
-            tell(_message(epoch, study))
-
-    train(folds, engine, study, report=report, keep=keeper)
-    outcomes = []
-    for key, run in runs.items():
-        if not run.failure:
-            _finish(key, run, work, study, worker)
-        outcomes.append(_outcome(key, run, work, study.reader.pack, begun))
-        if worker.rank == 0:
-            _write_outcome(work, key, outcomes[-1])
-    return outcomes
-
-
-def _start(key: FoldKey, work: FoldWork, study: Study) -> FoldRun:
-    pack, split = study.reader.pack, work.splits[key.fold]
-    bags = FoldBags(key.fold, work.data.part(split.train, pack), work.data.part(split.val, pack))
-    return start_run(
-        bags,
-        work.experiment,
-        work.tasks,
-        dim=pack.dim,
-        device=study.reader.device,
-        seed=key.seed,
-    )
-
-
-class _Keeper:
-    """Saves folds now and then: how far they are, so that another worker can go on."""
-
-    def __init__(self, work: FoldWork, runs: Mapping[FoldKey, FoldRun], worker: Worker) -> None:
-        self._work, self._worker = work, worker
-        self._keys = {id(run): key for key, run in runs.items()}
-        self._saved = dict.fromkeys(runs, time.monotonic())
-
-    def __call__(self, run: FoldRun) -> None:
-        key = self._keys[id(run)]
-        due = time.monotonic() >= self._saved[key] + self._work.checkpoint_every_s
-        if self._worker.rank == 0 and (due or run.over):
-            path = _state_path(self._work, key)
-            save_run(run, path, self._work.fingerprint(key))
-            self._saved[key] = time.monotonic()
-
-
-def _message(epoch: EpochReport, study: Study) -> dict[str, Any]:
-    """An epoch in numbers: losses, and each task's AUC on the val part."""
-    labels_BT = labels_tensor(epoch.val_bags).numpy() if epoch.val_bags else None
-    aucs: dict[str, float] = {}
-    for place, task in enumerate(study.tasks):
-        if labels_BT is None:
-            continue
-        probabilities = softmax(epoch.val_logits[task.name])
-        auc = task_metrics(labels_BT[:, place], probabilities).values["auc"]
-        if auc is not None:
-            aucs[task.name] = auc
-    return {
-        "kind": "epoch",
-        "fold": epoch.fold,
-        "seed": epoch.seed,
-        "epoch": epoch.epoch,
-        "train_loss": epoch.train_loss,
-        "val_loss": epoch.val_loss,
-        "best_epoch": epoch.best_epoch,
-        "val_auc": aucs,
-        "seconds": epoch.seconds,
-    }
-
-
-def _finish(key: FoldKey, run: FoldRun, work: FoldWork, study: Study, worker: Worker) -> None:
-    """Predicts with the best weights and writes checkpoint and predictions."""
-    run.network.load_state_dict(run.best_weights)
-    split, pack = work.splits[key.fold], study.reader.pack
-    parts = {"val": run.bags.val, "test": work.data.part(split.test, pack)}
-    if work.predict_train:
-        parts = {"train": run.bags.train, **parts}
-    found = [
-        table
-        for part, bags in parts.items()
-        for table in bag_predictions(
-            predict(run.network, bags, study, worker=worker),
-            bags,
-            study.tasks,
-            fold=key.fold,
-            split=part,
-            level=work.data.config.level,
-        )
-    ]
-    if worker.rank:
+    path = storage.join(work.folder(key), "begun.json")
+    if not storage.exists(path):
         return
-    folder = work.folder(key)
-    Predictions.concat(found).to_parquet(storage.join(folder, "predictions.parquet"))
-    stem = storage.join(work.folders[key.seed], f"s_{key.fold}_checkpoint")
-    provenance = {
-        "features_of": dict(work.provenance),
-        "fold": key.fold,
-        "seed": key.seed,
-        "fingerprint": work.fingerprint(key),
-        "best_epoch": run.best_epoch,
-    }
-    save_published(f"{stem}.pt", run.network)
-    save_checkpoint(
-        stem,
-        run.network,
-        work.experiment.model,
-        dim=study.reader.pack.dim,
-        tasks=study.tasks,
-        provenance=provenance,
+    begun = json.loads(storage.read_bytes(path))
+    now = work.parts(key)
+    differing = [name for name, value in begun["parts"].items() if now.get(name) != value]
+    if not differing:
+        return
+    told = [name for name in differing if name != "config"]
+    if "config" in differing:
+        config = work.experiment.model_dump(mode="json")
+        told = [*_differences(begun["config"], config), *told]
+    raise StoreError(
+        f"results {work.folders[key.seed]}: fold {key.fold} began with another {', '.join(told)}; "
+        "--resume goes on with equal ones alone: give another --exp-code, or --overwrite to begin "
+        "anew"
     )
 
 
-def bag_predictions(
-    logits: Mapping[str, Any],
-    bags: Sequence[Bag],
-    tasks: Sequence[TaskSpec],
-    *,
-    fold: int,
-    split: str,
-    level: str,
-) -> list[Predictions]:
-    """What a network says of bags, a table a task; none of no bags."""
-    if not bags:
-        return []
-    return [
-        Predictions.from_logits(
-            logits[task.name],
-            [bag.labels_T[place] for bag in bags],
-            fold=fold,
-            split=split,
-            task=task.name,
-            slide_ids=[bag.bag_id if level == "slide" else "" for bag in bags],
-            case_ids=[bag.case_id for bag in bags],
-        )
-        for place, task in enumerate(tasks)
-    ]
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """The settings of two configs that differ, and how."""
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{at}{name}.")
+        elif old != new:
+            yield f"{at}{name} ({old}, now {new})"
 
 
-def _outcome(key: FoldKey, run: FoldRun, work: FoldWork, pack: Pack, begun: float) -> FoldOutcome:
-    return FoldOutcome(
-        seed=key.seed,
-        fold=key.fold,
-        epochs=run.next_epoch,
-        best_epoch=run.best_epoch,
-        best_loss=run.best_loss if run.best_epoch >= 0 and run.bags.val else None,
-        stopped_early=run.stopped,
-        failure=run.failure,
-        num_train=len(run.bags.train),
-        num_val=len(run.bags.val),
-        num_test=len(work.data.part(work.splits[key.fold].test, pack)),
-        seconds=round(time.perf_counter() - begun, 1),
-        fingerprint=work.fingerprint(key),
-    )
-
-
-def _write_outcome(work: FoldWork, key: FoldKey, outcome: FoldOutcome) -> None:
+def write_outcome(work: FoldWork, outcome: FoldOutcome) -> None:
     """The last file of a fold: it is done once this is there."""
-    path = storage.join(work.folder(key), "outcome.json")
-    storage.put_bytes(path, json.dumps(asdict(outcome), indent=1).encode(), durable=True)
+    facts = asdict(outcome) | {"left_out": [slide.model_dump() for slide in outcome.left_out]}
+    path = storage.join(work.folder(outcome.key), "outcome.json")
+    storage.put_bytes(path, json.dumps(facts, indent=1).encode(), durable=True)
 
 
-def read_outcome(work: FoldWork, key: FoldKey, *, failed: bool = False) -> FoldOutcome | None:
-    """What came of a fold; None where it did not end, or failed (unless ``failed`` asks for that).
-
-    Raises:
-        StoreError: it belongs to a run with another config, table or split.
-    """
+def read_outcome(work: FoldWork, key: FoldKey) -> FoldOutcome | None:
+    """What came of a fold; None where it did not end, or ended as another one."""
     path = storage.join(work.folder(key), "outcome.json")
     if not storage.exists(path):
         return None
-    outcome = FoldOutcome(**json.loads(storage.read_bytes(path)))
-    if outcome.fingerprint != work.fingerprint(key):
-        raise StoreError(
-            f"{path}: {key.name} was trained with another config, table, split or features; give "
-            "another --exp-code, or --overwrite to begin anew"
-        )
-    return None if outcome.failure and not failed else outcome
+    facts = json.loads(storage.read_bytes(path))
+    facts["left_out"] = tuple(LeftOut(**slide) for slide in facts["left_out"])
+    known = {field.name for field in fields(FoldOutcome)}
+    outcome = FoldOutcome(**{name: value for name, value in facts.items() if name in known})
+    return outcome if outcome.fingerprint == work.fingerprint(key) else None
 
 
-def _state_path(work: FoldWork, key: FoldKey) -> str:
-    return storage.join(work.folder(key), "state.pt")
-
-
-def _device(work: FoldWork) -> torch.device:
-    if not work.gpu_share:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise CraneError(
-            "training: a GPU was asked for, and torch sees none on this node; install its CUDA "
-            "build there, or give --gpus-per-fold 0"
-        )
-    return torch.device("cuda")
-
-
-def _resident_bytes(device: torch.device, share: float) -> int:
-    if device.type != "cuda":
-        return 0
-    free, _ = torch.cuda.mem_get_info()
-    return int(free * RESIDENT_SHARE * min(share, 1.0))
+def ended_folds(folder: str) -> set[int]:
+    """The folds of a run that ended, well or not, whatever job trained them."""
+    files = storage.list_files(storage.join(folder, "folds"), "outcome.json", recursive=True)
+    return {int(match[1]) for path in files if (match := OUTCOME.search(path))}

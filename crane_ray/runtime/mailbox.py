@@ -6,6 +6,9 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+FLUSH_S = 10
+"""What a worker that is done waits for its last message to arrive."""
+
 
 class _Box:
     """Keeps messages until they are asked for."""
@@ -22,12 +25,12 @@ class _Box:
 
 
 class Mailbox:
-    """The driver's side; `address` goes to workers, who `post` to it."""
+    """The driver's side; `address` goes to workers, who post to it with a `Sender`."""
 
     def __init__(self) -> None:
-        # On the driver's own node: on another one it would die with it.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.address: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Box).remote()
+        self.address: Any = ray.remote(num_cpus=0, scheduling_strategy=drivers_node())(
+            _Box
+        ).remote()
 
     def take(self) -> list[dict[str, Any]]:
         """The messages since the last call; none where the box is lost."""
@@ -38,6 +41,23 @@ class Mailbox:
         return messages
 
 
-def post(address: Any, message: dict[str, Any]) -> None:
-    """Sends a message, without waiting for it."""
-    address.put.remote(message)
+class Sender:
+    """The workers' side: messages go one after the other, and nobody waits for them."""
+
+    def __init__(self, address: Any) -> None:
+        self._address = address
+        self._last: Any = None
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        """Sends a message."""
+        self._last = self._address.put.remote(message)
+
+    def flush(self) -> None:
+        """Returns when all messages arrived, or will not."""
+        if self._last is not None:
+            ray.wait([self._last], timeout=FLUSH_S)
+
+
+def drivers_node() -> NodeAffinitySchedulingStrategy:
+    """Places what must live as long as the driver: on another node it would die with that."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

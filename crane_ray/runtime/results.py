@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from crane_ray import storage
 from crane_ray.cohort.label_tables import LabelTable
+from crane_ray.cohort.splits import read_splits, split_files
 from crane_ray.evaluation.measurements import metrics_rows
 from crane_ray.evaluation.predictions import Predictions
 from crane_ray.evaluation.published_layout import (
@@ -31,14 +32,15 @@ def write_results(
     rows: list[dict[str, str]] = []
     for seed, folder in work.folders.items():
         folds = [one.fold for one in outcomes if one.seed == seed and not one.failure]
-        if not folds:
-            continue
+        write_experiment(folder, storage.name_of(folder), job.model_dump(mode="json"))
         predictions = Predictions.concat(
             Predictions.from_parquet(
                 storage.join(work.folder(FoldKey(seed, fold)), "predictions.parquet")
             )
             for fold in folds
         )
+        if not len(predictions):  # all folds failed, or there is neither a val nor a test part
+            continue
         predictions.to_parquet(storage.join(folder, "predictions.parquet"))
         evaluation = evaluate(
             predictions, work.tasks, by=subgroups(work.data, job.by), seed=job.training.seed
@@ -53,14 +55,18 @@ def write_results(
 def _write_published(
     job: TrainJob, work: FoldWork, folder: str, predictions: Predictions, folds: Sequence[int]
 ) -> None:
-    write_experiment(folder, storage.name_of(folder), job.model_dump(mode="json"))
     for fold in folds:
-        source = storage.join(job.splits, f"splits_{fold}.csv")
+        name = f"splits_{fold}.csv"
+        source = storage.join(job.splits, name)
         if storage.exists(source):
-            write_split_copy(folder, fold, storage.read_bytes(source))
+            content = storage.read_bytes(source)
+        else:  # it is a splits_{i}_bool.csv
+            content = split_files({fold: work.splits[fold]}, work.data.cohort)[name].encode()
+        write_split_copy(folder, fold, content)
         if len(predictions.select(fold=fold, split="test")):
             write_fold_results(folder, predictions, work.tasks, fold=fold)
-    write_summary(folder, predictions, work.tasks, folds=folds, num_folds=len(work.splits))
+    num_folds = len(read_splits(job.splits))
+    write_summary(folder, predictions, work.tasks, folds=folds, num_folds=num_folds)
 
 
 def subgroups(data: StudyData, columns: Sequence[str]) -> dict[str, Mapping[str, str]] | None:

@@ -1,5 +1,6 @@
 """A study's cohort with its features, as the jobs share it. Imports no ray."""
 
+import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ from crane_ray.cohort.slide_ids import bare_slide_id
 from crane_ray.cohort.tasks import TaskSet
 from crane_ray.errors import ConfigError
 from crane_ray.mil.bags import Bag, make_bags
-from crane_ray.mil.pack import Pack, Wanted, build_pack
+from crane_ray.mil.pack import Pack, build_pack
+from crane_ray.mil.pack_writing import Wanted
 from crane_ray.mil.sources import FeatureSource, open_source
 from crane_ray.runtime.study_jobs import BagsConfig
 
@@ -42,22 +44,40 @@ class StudyData:
         wanted = []
         for slide_id, place in zip(self.cohort.slide_ids, _places(self), strict=True):
             source, names = spelled[place]
+            if slide_id not in names:
+                raise ConfigError(
+                    f"features {source.root}: slide {slide_id} was there when the job began, and "
+                    f"is not on {platform.node()}; every node must see the same folder"
+                )
             wanted.append(Wanted(slide_id, source, names[slide_id]))
         return build_pack(wanted, self.config.pack, advance)
 
 
-def load_study(config: BagsConfig, task_set: TaskSet) -> StudyData:
-    """The labelled slides that have features, with findings about the others.
+def load_labels(config: BagsConfig, task_set: TaskSet) -> Cohort:
+    """The labelled slides of a study, whether they have features or not.
 
     Raises:
-        ConfigError: table, labels or features cannot be used.
+        ConfigError: the table or its labels cannot be used.
     """
-    cohort = read_cohort(config.labels, task_set, normalise=config.normalise_labels)
+    return read_cohort(config.labels, task_set, normalise=config.normalise_labels)
+
+
+def attach_features(cohort: Cohort, config: BagsConfig) -> StudyData:
+    """The slides of a cohort that have features, with findings about the others.
+
+    Raises:
+        ConfigError: no slide has any, or the table names a source that has no folder.
+    """
     if not config.sources:
         assert config.features is not None
         return StudyData(with_features(cohort, open_source(config.features).slide_ids()), config)
     named = sorted(set(cohort.table["source"]))
     unknown = [name for name in named if name not in config.sources]
+    if named == [""]:
+        raise ConfigError(
+            f"table {config.labels}: no column source, and bags.sources has a folder for each of "
+            f"{', '.join(config.sources)}; add the column, or give --features FOLDER"
+        )
     if unknown:
         raise ConfigError(
             f"table {config.labels}: source {', '.join(map(repr, unknown))} has no folder in "

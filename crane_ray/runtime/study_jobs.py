@@ -3,33 +3,56 @@
 Imports no ray, so that ``crane-ray train --help`` answers at once.
 """
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from crane_ray import storage
 from crane_ray.config import Config, Flag
-from crane_ray.mil.aggregator import ModelConfig
-from crane_ray.mil.configs import ExperimentConfig, TrainingConfig
-from crane_ray.mil.pack import PackConfig
+from crane_ray.mil.configs import ExperimentConfig, ModelConfig, PackConfig, TrainingConfig
 from crane_ray.runtime.jobs import ClusterConfig
 
-FoldNumbers = Annotated[
-    Annotated[str, Field(pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")] | None,
-    Flag("--folds", metavar="0-9"),
-]
-"""``0-4``, ``0,3,7``."""
+FOLDS = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*")
 
 
 def fold_numbers(text: str | None) -> list[int] | None:
-    """The folds of ``0-4`` or ``0,3,7``; None of None."""
+    """The folds of ``0-4`` or ``0,3,7``; None of None.
+
+    Raises:
+        ValueError: it is no such text, or a range runs backwards.
+    """
     if text is None:
         return None
+    if not FOLDS.fullmatch(text):
+        raise ValueError("write folds as 0-4 or 0,3,7")
     numbers: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
-        numbers.update(range(int(first), int(last or first) + 1))
+        own = range(int(first), int(last or first) + 1)
+        if not own:
+            raise ValueError(f"{part} runs backwards; write {last}-{first}")
+        numbers.update(own)
     return sorted(numbers)
+
+
+def _as_text(value: object) -> object:
+    """One fold is a number to YAML."""
+    return str(value) if isinstance(value, int) else value
+
+
+def _checked(text: str | None) -> str | None:
+    fold_numbers(text)
+    return text
+
+
+FoldNumbers = Annotated[
+    str | None,
+    BeforeValidator(_as_text),
+    AfterValidator(_checked),
+    Flag("--folds", metavar="0-9"),
+]
+"""``0-4``, ``0,3,7``."""
 
 
 class BagsConfig(Config):
@@ -164,6 +187,16 @@ class TrainJob(Config):
             raise ValueError(
                 f"--grouped-folds trains on one device, --workers {self.workers.count} on several: "
                 "give one"
+            )
+        bags = self.training.bags_per_step or 1
+        if self.grouped_folds and bags > 1:
+            raise ValueError(
+                f"--grouped-folds takes one bag a step, --bags-per-step {bags} several: give one"
+            )
+        if self.training.bags_per_step and bags < self.workers.count:
+            raise ValueError(
+                f"--bags-per-step {bags}: {self.workers.count} workers need at least one bag each "
+                "in a step; raise it, or lower --workers"
             )
         return self
 

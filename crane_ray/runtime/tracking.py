@@ -1,6 +1,7 @@
 """The course of a training for TensorBoard, Weights & Biases or MLflow, written by the driver."""
 
 import tempfile
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,31 +23,35 @@ class Tracker(Protocol):
         ...
 
 
+def require_packages(config: TrackingConfig) -> None:
+    """Refuses what cannot be tracked, before anything else happens.
+
+    Raises:
+        ConfigError: a tracker's package is not installed.
+    """
+    for package, wanted in (("wandb", config.wandb), ("mlflow", config.mlflow)):
+        if wanted and not find_spec(package):
+            raise ConfigError(
+                f"tracking.{package}: the package {package} is not installed here; pip install "
+                f"{package}, or leave tracking.{package} out"
+            )
+
+
 def open_trackers(config: TrackingConfig, name: str, settings: dict[str, Any]) -> list[Tracker]:
-    """The trackers that a config asks for.
+    """The trackers that a config asks for; TensorBoard where its package is there.
 
     Raises:
         ConfigError: one's package is not installed.
     """
+    require_packages(config)
     trackers: list[Tracker] = []
     if config.tensorboard and find_spec("tensorboardX"):
         trackers.append(_TensorBoard())
     if config.wandb:
-        trackers.append(_WandB(_required("wandb"), config.wandb, name, settings))
+        trackers.append(_WandB(import_module("wandb"), config.wandb, name, settings))
     if config.mlflow:
-        trackers.append(_MLflow(_required("mlflow"), config.mlflow, name, settings))
+        trackers.append(_MLflow(import_module("mlflow"), config.mlflow, name, settings))
     return trackers
-
-
-def _required(package: str) -> Any:
-    if not find_spec(package):
-        raise ConfigError(
-            f"tracking.{package}: the package {package} is not installed here; pip install "
-            f"{package}, or leave tracking.{package} out"
-        )
-    from importlib import import_module
-
-    return import_module(package)
 
 
 def _numbers(message: dict[str, Any]) -> dict[str, float]:

@@ -10,10 +10,9 @@ from crane_ray.errors import ConfigError
 from crane_ray.evaluation.predictions import Predictions
 from crane_ray.mil.bags import Bag, BagReader
 from crane_ray.mil.checkpoints import Checkpoint
-from crane_ray.mil.configs import ExperimentConfig
-from crane_ray.mil.loop import Study, predict
+from crane_ray.mil.configs import ExperimentConfig, TrainingConfig
 from crane_ray.mil.pack import Pack
-from crane_ray.runtime.folds import bag_predictions
+from crane_ray.mil.prediction import Study, predict
 
 CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.(safetensors|pt)")
 
@@ -22,14 +21,15 @@ def find_checkpoints(model: str, folds: Sequence[int] | None = None) -> dict[int
     """The checkpoint of each fold of a run, our own format before the published one.
 
     Args:
-        model: folder of a run, or one checkpoint, which counts as fold 0.
+        model: folder of a run, or one checkpoint. That is of the fold which its name says
+            (s_3_checkpoint.pt), else of the one asked for, else of fold 0.
         folds: just these; all there are where not given.
 
     Raises:
         ConfigError: there are none, or one of the folds has none.
     """
     if storage.kind_of(model) == "file":
-        return {0: model}
+        return {_fold_of(model, folds): model}
     found: dict[int, str] = {}
     for path in sorted(storage.list_files(model), key=lambda path: path.endswith(".safetensors")):
         match = CHECKPOINT.fullmatch(storage.name_of(path))
@@ -47,6 +47,19 @@ def find_checkpoints(model: str, folds: Sequence[int] | None = None) -> dict[int
             f"{', '.join(map(str, sorted(found)))}"
         )
     return {fold: found[fold] for fold in sorted(folds or found)}
+
+
+def _fold_of(path: str, folds: Sequence[int] | None) -> int:
+    match = CHECKPOINT.fullmatch(storage.name_of(path))
+    if match and (folds is None or list(folds) == [int(match[1])]):
+        return int(match[1])
+    if match or (folds is not None and len(folds) != 1):
+        whose = f"of fold {match[1]}" if match else "one checkpoint"
+        raise ConfigError(
+            f"--folds {', '.join(map(str, folds or ()))}: {storage.name_of(path)} is {whose}; give "
+            "that fold, or the folder of the run"
+        )
+    return folds[0] if folds else 0
 
 
 def require_features(checkpoint: Checkpoint, path: str, provenance: Mapping[str, Any]) -> None:
@@ -106,7 +119,35 @@ def predict_bags(
             f"features: vectors of {pack.dim} numbers, the network takes {checkpoint.dim}; give "
             "the features of the encoder that it was trained with"
         )
-    config = ExperimentConfig(model=checkpoint.config)
+    # In the precision that it was trained with, in which the run itself predicted.
+    training = TrainingConfig(precision=checkpoint.provenance.get("precision", "fp32"))
+    config = ExperimentConfig(model=checkpoint.config, training=training)
     study = Study(config, tuple(tasks), BagReader(pack), ())
     logits = predict(checkpoint.network.float(), bags, study)
     return bag_predictions(logits, bags, tasks, fold=fold, split=split, level=level)
+
+
+def bag_predictions(
+    logits: Mapping[str, Any],
+    bags: Sequence[Bag],
+    tasks: Sequence[TaskSpec],
+    *,
+    fold: int,
+    split: str,
+    level: str,
+) -> list[Predictions]:
+    """What a network says of bags, a table a task; none of no bags."""
+    if not bags:
+        return []
+    return [
+        Predictions.from_logits(
+            logits[task.name],
+            [bag.labels_T[place] for bag in bags],
+            fold=fold,
+            split=split,
+            task=task.name,
+            slide_ids=[bag.bag_id if level == "slide" else "" for bag in bags],
+            case_ids=[bag.case_id for bag in bags],
+        )
+        for place, task in enumerate(tasks)
+    ]

@@ -39,7 +39,10 @@ def test_slides_configs_and_the_command_lines_options_load_neither_ray_nor_torch
         *modules_below(slides),
         *(f"crane_ray.{name}" for name in ("config", "errors", "manifest", "plugins", "storage")),
         "crane_ray.cli.options",
+        "crane_ray.mil.configs",
+        "crane_ray.runtime.evaluation_jobs",
         "crane_ray.runtime.jobs",
+        "crane_ray.runtime.study_jobs",
     ]
     assert "crane_ray.slides.readers.openslide" in names
     assert "crane_ray.slides.planning" in names

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from crane_ray.cohort.tasks import TaskSpec
-from crane_ray.mil.aggregator import MILOutput, ModelConfig
+from crane_ray.mil.aggregator import MILOutput
 from crane_ray.mil.attention import attend, attention_net, initialise
+from crane_ray.mil.configs import ModelConfig
 from crane_ray.mil.heads import only_task
 from crane_ray.mil.instances import ClusteringAggregator
 from crane_ray.mil.segments import check_bags

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import torch
 
 from crane_ray.cohort.tasks import TaskSpec
-from crane_ray.mil.aggregator import MILOutput, ModelConfig
+from crane_ray.mil.aggregator import MILOutput
 from crane_ray.mil.attention import attend, attention_net, initialise
+from crane_ray.mil.configs import ModelConfig
 from crane_ray.mil.heads import MultiTaskAggregator
 from crane_ray.mil.segments import check_bags
 

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from crane_ray.cohort.tasks import TaskSpec
-from crane_ray.mil.aggregator import Aggregator, MILOutput, ModelConfig
+from crane_ray.mil.aggregator import Aggregator, MILOutput
 from crane_ray.mil.attention import at_least_float32, embedding, initialise, refuse_attention
+from crane_ray.mil.configs import ModelConfig
 from crane_ray.mil.heads import only_task
 from crane_ray.mil.segments import Segments, check_bags
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from crane_ray.cohort.tasks import TaskSpec
-from crane_ray.mil.aggregator import MILOutput, ModelConfig
+from crane_ray.mil.aggregator import MILOutput
 from crane_ray.mil.attention import attend, embedding, initialise, refuse_attention
+from crane_ray.mil.configs import ModelConfig
 from crane_ray.mil.heads import MultiTaskAggregator
 from crane_ray.mil.segments import check_bags
 

@@ -11,7 +11,8 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from crane_ray.cohort.tasks import MISSING, TaskSpec
-from crane_ray.mil.aggregator import Aggregator, MILOutput, ModelConfig
+from crane_ray.mil.aggregator import Aggregator, MILOutput
+from crane_ray.mil.configs import ModelConfig
 
 DIM = 12
 SIZES_B = (7, 1, 3, 12)

@@ -14,14 +14,8 @@ from pydantic import ValidationError
 
 from crane_ray.cohort.tasks import MISSING, TaskSpec
 from crane_ray.errors import ConfigError
-from crane_ray.mil.aggregator import (
-    PACKAGE,
-    Aggregator,
-    InstanceConfig,
-    MILOutput,
-    ModelConfig,
-    build_aggregator,
-)
+from crane_ray.mil.aggregator import PACKAGE, Aggregator, MILOutput, build_aggregator
+from crane_ray.mil.configs import InstanceConfig, ModelConfig
 from crane_ray.plugins import plugin_names
 from crane_ray.testing.contracts import aggregator as contract
 from crane_ray.testing.contracts.aggregator import check_aggregator

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from crane_ray.cohort.tasks import TaskSpec, load_task_set
 from crane_ray.errors import ConfigError, StorageError
-from crane_ray.mil.aggregator import ModelConfig, build_aggregator
+from crane_ray.mil.aggregator import build_aggregator
 from crane_ray.mil.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, save_published
+from crane_ray.mil.configs import ModelConfig
 from tests.unit.mil import numpy_networks as reference
 
 Array = npt.NDArray[np.float64]
