@@ -13,10 +13,11 @@ from torch.func import functional_call, vmap
 from crane_ray.errors import ConfigError
 from crane_ray.mil.aggregator import Aggregator, build_aggregator
 from crane_ray.mil.bags import Bag, labels_tensor
-from crane_ray.mil.loop import bags_loss, epoch_seed, fold_counts, num_labelled, settle_losses
+from crane_ray.mil.loop import epoch_seed, fold_counts, settle_losses
 from crane_ray.mil.order import epoch_draws
 from crane_ray.mil.prediction import Study, precision, predict
 from crane_ray.mil.run import FoldRun, Logits, make_optimizer
+from crane_ray.mil.steps import bags_loss, num_labelled
 
 Tensors = dict[str, torch.Tensor]
 
@@ -29,11 +30,7 @@ class GroupedEngine:
     """
 
     def __init__(self, study: Study, runs: Sequence[FoldRun]) -> None:
-        if (study.config.training.bags_per_step or 1) > 1:
-            raise ConfigError(
-                f"--bags-per-step {study.config.training.bags_per_step}: grouped folds take one "
-                "bag a step; leave it out, or train without --grouped-folds"
-            )
+        refuse_packed(study)
         self._study = study
         with torch.device("meta"):
             network = build_aggregator(study.config.model, study.reader.pack.dim, study.tasks)
@@ -146,6 +143,19 @@ class _LossOf(nn.Module):
             num_bags=1,
             study=self._study,
             class_weights=class_weights,
+        )
+
+
+def refuse_packed(study: Study) -> None:
+    """Refuses several bags a step: folds' steps would no longer have the same bags.
+
+    Raises:
+        ConfigError: a step has several.
+    """
+    if (study.config.training.bags_per_step or 1) > 1:
+        raise ConfigError(
+            f"--bags-per-step {study.config.training.bags_per_step}: grouped folds take one "
+            "bag a step; leave it out, or train without --grouped-folds"
         )
 
 

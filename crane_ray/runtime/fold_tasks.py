@@ -1,7 +1,7 @@
 """Folds on a cluster: a Ray task a fold, or a Ray Train run for a fold of several workers."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from crane_ray import remote, storage
-from crane_ray.errors import ClusterError, CraneError
+from crane_ray.errors import ClusterError, ConfigError, CraneError
 from crane_ray.mil.workers import DistributedWorker
 from crane_ray.runtime.fold_training import train_folds
 from crane_ray.runtime.folds import FoldKey, FoldOutcome, FoldWork, read_outcome
@@ -22,6 +22,8 @@ from crane_ray.runtime.training_course import Course
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
+STOP_S = 10
+"""What the end of a job waits for workers to be gone."""
 
 
 def train_on_cluster(
@@ -38,10 +40,10 @@ def train_on_cluster(
     groups = [list(keys)] if job.grouped_folds else [[key] for key in keys]
     # Ray lets single tasks wait; a Ray Train run that waits for its workers gives up.
     at_once = max(share.at_once, 1) if job.workers.count > 1 else len(groups)
+    running: dict[Any, list[FoldKey]] = {}
     course.reporter.begin(keys, job.training.epochs)
     try:
         whole = ray.put(replace(work, gpu_share=share.gpus))
-        running: dict[Any, list[FoldKey]] = {}
         while groups or running:
             while groups and len(running) < at_once:
                 group = groups.pop(0)
@@ -52,7 +54,16 @@ def train_on_cluster(
                 course.finished(_outcomes(reference, running.pop(reference), work))
         course.told(mailbox.take())
     finally:
+        _stop(running)
         course.reporter.end()
+
+
+def _stop(running: Mapping[Any, object]) -> None:
+    """Ends folds that nobody waits for: a Ray that outlives the job would train them to the end."""
+    for reference in running:
+        ray.cancel(reference, force=True)
+    if running:
+        ray.wait(list(running), num_returns=len(running), timeout=STOP_S)
 
 
 def _submit(job: TrainJob, work: Any, keys: list[FoldKey], share: Share, mailbox: Mailbox) -> Any:
@@ -135,7 +146,11 @@ def distributed_task(
             return _crane_error(error) or _lost(_last_line(error))
         storage.remove_tree(place)
         outcome = read_outcome(work, key)
-        assert outcome is not None
+    if outcome is None:
+        path = _problem_path(work, key)
+        problem = storage.read_bytes(path).decode()
+        storage.remove_tree(path)
+        return ConfigError(problem)
     return [outcome]
 
 
@@ -180,9 +195,23 @@ def worker_loop(config: dict[str, Any]) -> None:
         from ray.train.torch import get_device
 
         torch.cuda.set_device(get_device())  # a node's workers see all of its GPUs
-    tell = Sender(config["box"])
-    train_folds(config["work"], [config["key"]], worker=DistributedWorker(), tell=tell)
+    work, key, tell, worker = (
+        config["work"],
+        config["key"],
+        Sender(config["box"]),
+        DistributedWorker(),
+    )
+    try:
+        train_folds(work, [key], worker=worker, tell=tell)
+    except ConfigError as error:  # of all workers: no reason for Ray Train to try it again
+        if worker.rank == 0:
+            storage.put_bytes(_problem_path(work, key), str(error).encode())
     tell.flush()
+
+
+def _problem_path(work: FoldWork, key: FoldKey) -> str:
+    """What is wrong for each fold alike, left by the workers of this one."""
+    return storage.join(work.folder(key), "problem.txt")
 
 
 def _crane_error(error: BaseException) -> CraneError | None:

@@ -9,19 +9,24 @@ from typing import Any
 import torch
 
 from crane_ray import storage
-from crane_ray.errors import ConfigError, StoreError
+from crane_ray.errors import ConfigError, CraneError, StoreError
 from crane_ray.evaluation.metrics import task_metrics
-from crane_ray.evaluation.predictions import Predictions, softmax
+from crane_ray.evaluation.predictions import softmax
 from crane_ray.mil.bags import BagReader, labels_tensor
-from crane_ray.mil.checkpoints import save_checkpoint, save_published
 from crane_ray.mil.grouped import GroupedEngine
 from crane_ray.mil.loop import SingleEngine, train
-from crane_ray.mil.pack import Pack
-from crane_ray.mil.prediction import Study, predict
-from crane_ray.mil.run import EpochReport, FoldBags, FoldRun, load_run, save_run, start_run
+from crane_ray.mil.prediction import Study
+from crane_ray.mil.run import (
+    EpochReport,
+    FoldBags,
+    FoldRun,
+    load_run,
+    save_run,
+    start_run,
+)
 from crane_ray.mil.workers import Worker
+from crane_ray.runtime.fold_results import finish_fold
 from crane_ray.runtime.folds import FoldKey, FoldOutcome, FoldWork, read_outcome, write_outcome
-from crane_ray.runtime.trained import bag_predictions
 
 RESIDENT_SHARE = 0.5
 """Of a GPU's free memory, for features that stay there; times the fraction a fold has."""
@@ -54,11 +59,25 @@ def train_folds(
     done = {key: outcome for key in keys if (outcome := read_outcome(work, key))}
     left = [key for key in keys if key not in done]
     if left:
-        study = _open_study(work, tell)
+        study = _open_together(work, worker, tell)
         groups = [left] if grouped else [[key] for key in left]
         for group in groups:
             done |= {it.key: it for it in _train_group(group, work, study, worker, tell)}
     return [done[key] for key in keys]
+
+
+def _open_together(work: FoldWork, worker: Worker, tell: Tell) -> Study:
+    """The study; workers fail together, since one alone would let the others wait for it."""
+    study, problem = None, None
+    try:
+        study = _open_study(work, tell)
+    except CraneError as error:
+        problem = error
+    for found in worker.gather(problem):
+        if found is not None:
+            raise found
+    assert study is not None
+    return study
 
 
 def _open_study(work: FoldWork, tell: Tell) -> Study:
@@ -81,7 +100,7 @@ def _train_group(
     try:
         runs = {key: _start(key, work, study) for key in keys}
         _train(runs, work, study, worker, tell)
-        outcomes = [_ended(key, run, work, study, worker) for key, run in runs.items()]
+        outcomes = [finish_fold(key, run, work, study, worker) for key, run in runs.items()]
     except (ConfigError, StoreError) as error:  # of this group alone; the same in every worker
         outcomes = [
             FoldOutcome(key.seed, key.fold, work.fingerprint(key), failure=str(error))
@@ -177,74 +196,6 @@ def _message(epoch: EpochReport, study: Study) -> dict[str, Any]:
         "val_auc": aucs,
         "seconds": epoch.seconds,
     }
-
-
-def _ended(key: FoldKey, run: FoldRun, work: FoldWork, study: Study, worker: Worker) -> FoldOutcome:
-    """What came of a fold; one that did not fail leaves checkpoint and predictions."""
-    failure = run.failure or _not_finite(run)
-    test = work.data.part(work.splits[key.fold].test, study.reader.pack)
-    if not failure:
-        run.network.load_state_dict(run.best_weights)
-        parts = {"val": run.bags.val, "test": test}
-        if work.predict_train:
-            parts = {"train": run.bags.train, **parts}
-        found = []
-        for part, bags in parts.items():
-            logits = predict(run.network, bags, study, worker=worker)
-            level = work.data.config.level
-            found += bag_predictions(
-                logits, bags, study.tasks, fold=key.fold, split=part, level=level
-            )
-        if worker.rank == 0:
-            path = storage.join(work.folder(key), "predictions.parquet")
-            Predictions.concat(found).to_parquet(path)
-            _save_networks(key, run, work, study.reader.pack)
-    return FoldOutcome(
-        key.seed,
-        key.fold,
-        work.fingerprint(key),
-        failure=failure,
-        epochs=run.next_epoch,
-        best_epoch=run.best_epoch,
-        best_loss=run.best_loss if math.isfinite(run.best_loss) else None,
-        stopped_early=run.stopped,
-        num_train=len(run.bags.train),
-        num_val=len(run.bags.val),
-        num_test=len(test),
-    )
-
-
-def _not_finite(run: FoldRun) -> str:
-    """Why the best weights are none, where only the last step of all made them infinite."""
-    if run.best_weights and all(values.isfinite().all() for values in run.best_weights.values()):
-        return ""
-    return (
-        f"fold {run.bags.fold}: its weights or its val loss are no finite numbers after epoch "
-        f"{run.next_epoch}; lower --lr"
-    )
-
-
-def _save_networks(key: FoldKey, run: FoldRun, work: FoldWork, pack: Pack) -> None:
-    stem = storage.join(work.folders[key.seed], f"s_{key.fold}_checkpoint")
-    provenance = {
-        "features_of": dict(work.provenance),
-        "fold": key.fold,
-        "seed": key.seed,
-        "fingerprint": work.fingerprint(key),
-        "best_epoch": run.best_epoch,
-        "bag_level": work.data.config.level,
-        "filter": work.data.cohort.task_set.model_dump(mode="json")["filter"],
-        "precision": work.experiment.training.precision,
-    }
-    save_published(f"{stem}.pt", run.network)
-    save_checkpoint(
-        stem,
-        run.network,
-        work.experiment.model,
-        dim=pack.dim,
-        tasks=work.tasks,
-        provenance=provenance,
-    )
 
 
 def _device(work: FoldWork) -> torch.device:

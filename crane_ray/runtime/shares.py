@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from crane_ray.cohort.findings import counted
 from crane_ray.runtime.pools import Node
 from crane_ray.runtime.study_jobs import TrainJob
 
@@ -28,14 +29,13 @@ def plan_share(job: TrainJob, nodes: Sequence[Node], num_folds: int) -> Share:
     """
     groups = 1 if job.grouped_folds else max(num_folds, 1)
     gpus = _gpus_each(job, nodes)
-    carriers = [node for node in nodes if node.gpus >= gpus]
-    room = _room(carriers, job.workers.cpus or 1, gpus)
-    wanted = min(groups * job.workers.count, room)
+    room = _room(nodes, job.workers.cpus or 1, gpus)
+    wanted = max(min(groups * job.workers.count, room), 1)
     cpus = job.workers.cpus or max(
         (
             cpus
-            for cpus in range(1, int(max((node.cpus for node in carriers), default=1)) + 1)
-            if _room(carriers, cpus, gpus) >= wanted
+            for cpus in range(1, int(max((node.cpus for node in nodes), default=1)) + 1)
+            if _room(nodes, cpus, gpus) >= wanted
         ),
         default=1,
     )
@@ -49,12 +49,12 @@ def too_small(job: TrainJob, nodes: Sequence[Node], share: Share) -> str:
     if share.at_once:
         return ""
     least = job.workers.min_count or job.workers.count
-    what = f"{least} workers of" if least > 1 else "a worker of"
+    what = counted(least, "worker")
+    size = counted(share.cpus, "CPU") + (f" and {share.gpus:g} GPU" if share.gpus else "")
     there = ", ".join(f"{node.cpus:g} CPUs {node.gpus:g} GPUs" for node in nodes) or "none"
     return (
-        f"training: {what} {share.cpus} CPUs and {share.gpus:g} GPUs do not fit the cluster "
-        f"(nodes: {there}); lower --workers, workers.cpus or --gpus-per-fold, or give --address of "
-        "a larger one"
+        f"training: the cluster has no room for {what} of {size} (nodes: {there}); lower "
+        "--workers, workers.cpus or --gpus-per-fold, or give --address of a larger one"
     )
 
 

@@ -46,22 +46,20 @@ def weights_of(run: FoldRun) -> dict[str, torch.Tensor]:
 
 
 def test_training_learns_a_problem_with_two_tasks() -> None:
-    config = ExperimentConfig(
-        model=small_model(dropout=0.1), training=training(epochs=25, stopping={"patience": 50})
-    )
-    bags = make_bag_set(num_bags=42)
+    config = ExperimentConfig(model=small_model(), training=training(epochs=25))
+    bags = make_bag_set(num_bags=72)
     study = make_study(config, bags)
     reports: list[EpochReport] = []
-    run = start(study, FoldBags(3, bags[:30], bags[30:]), seed=5)
+    run = start(study, FoldBags(3, bags[:60], bags[60:]), seed=5)
     train([run], SingleEngine(study), study, report=reports.append)
     assert [(one.fold, one.seed, one.epoch) for one in reports] == [(3, 5, e) for e in range(25)]
-    assert reports[-1].train_loss < 0.2 * reports[0].train_loss
+    assert reports[-1].train_loss < 0.4 * reports[0].train_loss
     assert reports[-1].val_loss is not None and reports[0].val_loss is not None
     assert reports[-1].val_loss < 0.5 * reports[0].val_loss
-    assert reports[-1].val_bags == bags[30:]
+    assert reports[-1].val_bags == bags[60:]
     for place, one in enumerate(TASKS):
         found = reports[-1].val_logits[one.name].argmax(axis=1)
-        assert (found == [bag.labels_T[place] for bag in bags[30:]]).mean() >= 0.9
+        assert (found == [bag.labels_T[place] for bag in bags[60:]]).mean() >= 0.9
 
 
 def test_the_loop_imports_no_ray() -> None:

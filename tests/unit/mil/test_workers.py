@@ -85,6 +85,17 @@ def too_few(worker: Worker) -> str:
     return str(caught.value)
 
 
+def gradients(worker: Worker) -> tuple[list[float], bool, float]:
+    """Of one weight that only the second worker has a gradient of, and of one nobody has."""
+    one, unused = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    if worker.rank:
+        one.grad = torch.tensor([1.0, 2.0])
+    loss = torch.tensor(0.5 + worker.rank)
+    worker.sum_gradients([one, unused], loss)
+    assert one.grad is not None
+    return one.grad.tolist(), unused.grad is None, float(loss)
+
+
 def work(rank: int, folder: str) -> None:
     """One process; it does all cases, since starting it costs most of the time."""
     torch.set_num_threads(1)
@@ -96,6 +107,7 @@ def work(rank: int, folder: str) -> None:
     assert worker.gather(rank * 10) == [0, 10]
     found: dict[str, Any] = {name: trained(name, worker) for name in NAMES}
     found["other bags"], found["too few"] = other_bags(worker), too_few(worker)
+    found["gradients"] = gradients(worker)
     torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -148,6 +160,11 @@ def test_a_bag_a_worker_is_the_default(outcomes: list[dict[str, Any]]) -> None:
 def test_workers_that_have_other_bags_say_so(outcomes: list[dict[str, Any]]) -> None:
     for outcome in outcomes:
         assert outcome["other bags"].startswith("fold 0: its workers have other bags")
+
+
+def test_weights_that_no_worker_used_have_no_gradient(outcomes: list[dict[str, Any]]) -> None:
+    for outcome in outcomes:
+        assert outcome["gradients"] == ([1.0, 2.0], True, 2.0)
 
 
 def test_every_worker_needs_a_bag(outcomes: list[dict[str, Any]]) -> None:
