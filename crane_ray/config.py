@@ -114,7 +114,11 @@ def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
 def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
     """A validation error in words: key, value, what is allowed, and the nearest known key."""
     lines = []
-    for item in error.errors():
+    faults = error.errors()
+    if any(item["type"] == "missing" for item in faults):
+        # A list whose items lack something counts as too short; what they lack says it all.
+        faults = [item for item in faults if item["type"] != "too_short"]
+    for item in faults:
         keys = [str(part) for part in item["loc"]]
         if item["type"] == "extra_forbidden":
             lines.append(_unknown_key(keys, model))
@@ -152,9 +156,10 @@ def nested_model(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _unknown_key(keys: list[str], model: type[BaseModel]) -> str:
-    path, known = ".".join(keys), known_keys(model)
-    near = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
+def _unknown_key(place: list[str], model: type[BaseModel]) -> str:
+    path, known = ".".join(place), known_keys(model)
+    keys = [key for key in place if not key.isdigit()]  # a list's items have the same keys
+    near = difflib.get_close_matches(".".join(keys), known, n=1, cutoff=0.5)
     if not near:
         by_leaf = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
         near = [
@@ -176,9 +181,9 @@ def _unknown_key(keys: list[str], model: type[BaseModel]) -> str:
 def _missing(keys: list[str], model: type[BaseModel]) -> list[tuple[str, str]]:
     """Path and help of a missing key, or of each that is required beneath it."""
     for key in keys[:-1]:
-        below = nested_model(model.model_fields[key].annotation)
-        assert below is not None
-        model = below
+        field = model.model_fields.get(key)  # a list's index is no field
+        below = nested_model(field.annotation) if field else None
+        model = below or model
     field = model.model_fields[keys[-1]]
     flag = next((item for item in field.metadata if isinstance(item, Flag)), None)
     below = nested_model(field.annotation)

@@ -37,10 +37,10 @@ class LabelTable:
             return
         known = [str(name) for name in self.rows.columns]
         near = nearest(column, known)
-        hint = f"; did you mean {near}?" if near else ""
+        hint = f"; did you mean {near}?" if near else "."
         for sign, word in ((";", "semicolons"), ("\t", "tabs")):
             if len(known) == 1 and sign in known[0]:
-                hint = f"; its columns are separated by {word}: save it with commas"
+                hint = f"; its columns are separated by {word}: save it with commas."
         raise ConfigError(
             f"table {self.path}: no column {column} ({why}){hint} Columns there: {', '.join(known)}"
         )

@@ -292,3 +292,20 @@ def test_what_is_written_is_plain_yaml() -> None:
         "names": ["a"],
     }
     assert "ü" in Outer(work="ü").to_yaml()
+
+
+def test_a_missing_key_of_a_lists_item_is_named_with_its_place() -> None:
+    class Head(Config):
+        name: str
+        """What it is called."""
+
+    class Heads(Config):
+        heads: tuple[Head, ...] = Field(min_length=2)
+        """All of them."""
+
+    with pytest.raises(ConfigError) as caught:
+        Heads.load(overrides=[("heads", [{"name": "a"}, {"nam": "b"}])])
+    message = str(caught.value)
+    assert "heads.1.name: missing; What it is called" in message
+    assert "heads.1.nam: unknown key; did you mean heads.name?" in message
+    assert "at least 2" not in message, "what the item lacks says it all"

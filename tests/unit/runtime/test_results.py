@@ -1,6 +1,7 @@
 """What folds left behind, gathered: whole runs, runs in part, and runs of which nothing came."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,9 +17,11 @@ from tests.unit.runtime.small_study import SmallStudy, make_study, work_of
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> SmallStudy:
+def study(tmp_path: Path) -> Iterator[SmallStudy]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    return make_study(tmp_path / "study")
+    yield make_study(tmp_path / "study")
+    torch.set_num_threads(before)
 
 
 def names(folder: Path) -> set[str]:
