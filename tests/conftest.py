@@ -9,6 +9,7 @@ pytest_plugins = ("tests.object_storage",)
 RAY_FOLDERS = {"ray", "e2e"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that start a Ray run one after the other in one process, whatever runs beside them."""
     if not config.pluginmanager.hasplugin("xdist"):
