@@ -23,6 +23,8 @@ STAGES = {
     "pipeline": "pipeline",
     "one_slide": "one_slide",
     "growth": "growth",
+    "training": "training",
+    "training_gpu": "training_gpu",
 }
 """Modules by the names that ``--only`` takes."""
 

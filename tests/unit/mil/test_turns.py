@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from crane_ray.errors import ConfigError
+from crane_ray.mil import turns
 from crane_ray.mil.bags import Bag, BagReader
 from crane_ray.mil.configs import ExperimentConfig
 from crane_ray.mil.loop import SingleEngine, train
@@ -48,6 +49,12 @@ def study_of(config: ExperimentConfig, bags: tuple[Bag, ...]) -> tuple[Study, Co
 def started(study: Study, bags: tuple[Bag, ...]) -> list[FoldRun]:
     """Folds with train parts of different length, two of them of another seed."""
     return [start(study, halves(bags, fold), seed) for fold in range(3) for seed in (1, 2)]
+
+
+@pytest.fixture(autouse=True, params=[1, 1000], ids=["one bag held", "several"])
+def held_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bag at a time, or several, with fewer at the end."""
+    monkeypatch.setattr(turns, "HELD_BYTES", request.param)
 
 
 @pytest.mark.parametrize(
