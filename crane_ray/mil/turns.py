@@ -14,7 +14,7 @@ from crane_ray.mil.prediction import Study, predict
 from crane_ray.mil.run import FoldRun, Logits
 from crane_ray.mil.steps import step_loss
 
-HELD_BYTES = 1 << 23
+HELD_BYTES = 8_000_000
 """Of features at a time: one bag of 2,000 x 1024 in float32."""
 Held = tuple[Bag, tuple[int, ...], torch.Tensor]
 """A bag, the places of the folds that train on it, and its (N, D) features."""

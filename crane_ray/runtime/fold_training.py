@@ -13,7 +13,6 @@ from crane_ray.errors import ConfigError, CraneError, StoreError
 from crane_ray.evaluation.metrics import task_metrics
 from crane_ray.evaluation.predictions import softmax
 from crane_ray.mil.bags import BagReader, labels_tensor
-from crane_ray.mil.grouped import GroupedEngine
 from crane_ray.mil.loop import SingleEngine, train
 from crane_ray.mil.prediction import Study
 from crane_ray.mil.run import (
@@ -24,6 +23,7 @@ from crane_ray.mil.run import (
     save_run,
     start_run,
 )
+from crane_ray.mil.turns import grouped_engine
 from crane_ray.mil.workers import Worker
 from crane_ray.runtime.fold_results import finish_fold
 from crane_ray.runtime.folds import FoldKey, FoldOutcome, FoldWork, read_outcome, write_outcome
@@ -134,7 +134,7 @@ def _train(
     runs: Mapping[FoldKey, FoldRun], work: FoldWork, study: Study, worker: Worker, tell: Tell
 ) -> None:
     folds = list(runs.values())
-    engine = GroupedEngine(study, folds) if len(folds) > 1 else SingleEngine(study, worker)
+    engine = grouped_engine(study, folds) if len(folds) > 1 else SingleEngine(study, worker)
 
     def report(epoch: EpochReport) -> None:
         if worker.rank == 0:
