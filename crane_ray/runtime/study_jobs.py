@@ -149,7 +149,7 @@ class TrainJob(Config):
     training: TrainingConfig = TrainingConfig()
     """How it is trained."""
     grouped_folds: Annotated[bool, Flag("--grouped-folds")] = False
-    """Train all folds and seeds as one batched network on one device; pays on GPUs."""
+    """Train all folds and seeds together on one device; pays on GPUs."""
     predict_train: bool = False
     """Keep predictions of the training parts, too."""
     resume: Annotated[bool, Flag("--resume")] = False
