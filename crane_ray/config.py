@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crane_ray.errors import ConfigError
 
+UNICODE_BREAKS = frozenset("\x85\u2028\u2029")
+"""What YAML takes for a line's end although text editors do not."""
+
 
 class Flag:
     """Marks a config field as an everyday option of the command line.
@@ -45,7 +48,11 @@ class Config(BaseModel):
 
     def to_yaml(self) -> str:
         """The whole value, defaults included, as YAML in the order of its fields."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        tree = self.model_dump(mode="json")
+        text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+        if UNICODE_BREAKS.isdisjoint(text):
+            return text
+        return str(yaml.safe_dump(tree, sort_keys=False))  # as escapes: a reader would fold them
 
     @classmethod
     def load(

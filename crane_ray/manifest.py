@@ -2,6 +2,8 @@
 
 import platform
 import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self
@@ -71,8 +73,29 @@ class RunManifest(BaseModel):
     def write(self, folder: str) -> str:
         """Writes ``{folder}/{run_id}.json`` in one piece and returns its path."""
         path = storage.join(folder, f"{self.run_id}.json")
-        storage.put_bytes(path, self.model_dump_json(indent=2).encode(), durable=True)
+        self.save(path)
         return path
+
+    def save(self, path: str) -> None:
+        """Writes it in one piece under a name of the caller's."""
+        storage.put_bytes(path, self.model_dump_json(indent=2).encode(), durable=True)
+
+
+@contextmanager
+def concluded(conclude: Callable[[str, str], None]) -> Iterator[None]:
+    """Calls ``conclude(outcome, error)`` however a run ends: ``done``, ``stopped``, ``error``."""
+    outcome, reason = "error", ""
+    try:
+        yield
+        outcome = "done"
+    except KeyboardInterrupt:
+        outcome = "stopped"
+        raise
+    except Exception as error:
+        reason = str(error)
+        raise
+    finally:
+        conclude(outcome, reason)
 
 
 def _versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ import io
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import groupby
 from typing import Any, Literal
 
@@ -188,6 +188,10 @@ class IndexRow:
     committed: str = ""
     """When the last of its shards was written."""
 
+    def record(self) -> dict[str, Any]:
+        """Its fields for an Arrow table, where a column of nothing but None has no type."""
+        return {**asdict(self), "mpp": self.mpp or 0.0}
+
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -280,6 +284,6 @@ def index_table(rows: Sequence[IndexRow]) -> pa.Table:
 
 
 def index_row(record: dict[str, Any]) -> IndexRow:
-    """An index row from a record with its fields."""
+    """An index row from a record with its fields; an mpp of 0 is none."""
     lists = {key: tuple(record[key] or ()) for key in ("checksums", "hosts")}
-    return IndexRow(**{**record, **lists})
+    return IndexRow(**{**record, **lists, "mpp": record["mpp"] or None})

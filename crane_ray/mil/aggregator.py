@@ -4,6 +4,7 @@ Shapes: N patches of all bags of a step together, B bags, D feature length, H at
 C classes, T tasks.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,12 +47,13 @@ class MILOutput:
         ]
 
 
-class Aggregator(nn.Module):
+class Aggregator(nn.Module, ABC):
     """A network over bags of patch features. State dict keys are those of the published ones."""
 
     heads: tuple[str, ...]
     """Name of each attention row: a task, or task:class."""
 
+    @abstractmethod
     def forward(self, features_ND: torch.Tensor, sizes_B: Sequence[int] | None = None) -> MILOutput:
         """The output for bags that lie one after the other.
 
@@ -60,7 +62,6 @@ class Aggregator(nn.Module):
             sizes_B: patches of each bag; one bag of all of them where not given. That path is made
                 of tensor operations alone, so that `torch.func.vmap` goes over many networks.
         """
-        raise NotImplementedError
 
     def auxiliary_loss(self, output: MILOutput, labels_T: torch.Tensor) -> torch.Tensor | None:
         """A further loss of one bag (instance clustering), or None.

@@ -46,6 +46,8 @@ class Checkpoint:
     format: Format
     provenance: dict[str, Any]
     """What was saved with it; of a published file its name and SHA-256."""
+    names_classes: bool
+    """Whether the file says what its heads and their classes are, or they are numbered."""
 
 
 def load_checkpoint(path: str, *, tasks: Sequence[TaskSpec] | None = None) -> Checkpoint:
@@ -76,7 +78,8 @@ def load_checkpoint(path: str, *, tasks: Sequence[TaskSpec] | None = None) -> Ch
     except ConfigError as error:
         raise ConfigError(f"checkpoint {path}: {error}") from None
     provenance = {"file": storage.name_of(path), "sha256": hashlib.sha256(data).hexdigest()}
-    return Checkpoint(network, published.config, published.dim, named, published.format, provenance)
+    whose = published.format
+    return Checkpoint(network, published.config, published.dim, named, whose, provenance, False)
 
 
 def save_checkpoint(
@@ -191,7 +194,8 @@ def _load_ours(
         _require_same(own_tasks, tasks)
         own_tasks = tuple(tasks)
     network = _network(config, header["dim"], own_tasks, state)
-    return Checkpoint(network, config, header["dim"], own_tasks, "crane-ray", header["provenance"])
+    dim, provenance = header["dim"], header["provenance"]
+    return Checkpoint(network, config, dim, own_tasks, "crane-ray", provenance, True)
 
 
 def _network(

@@ -67,9 +67,9 @@ class ExtractionActor:
         reader: str,
         staging: StagingConfig,
         run_id: str,
-        counter: Any,
+        mailbox: Any,
     ) -> None:
-        self._tell = Teller(counter)
+        self._tell = Teller(mailbox)
         self._broken = ""
         cv2.setNumThreads(1)  # the decoding threads already use the CPUs that Ray gave
         try:

@@ -190,7 +190,7 @@ def _write(
         "assessment.parquet": sink.getvalue(),
         "assessment.csv": text.encode(),
         "config.yaml": job.to_yaml().encode(),
-        "manifest.json": finished.model_dump_json(indent=2).encode(),
     }
     for name, content in files.items():
         storage.put_bytes(storage.join(job.out, name), content)
+    finished.save(storage.join(job.out, "manifest.json"))

@@ -98,8 +98,7 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
             "findings": [asdict(finding) for finding in summary.findings],
         },
     )
-    path = storage.join(folder, "manifest.json")
-    storage.put_bytes(path, finished.model_dump_json(indent=2).encode(), durable=True)
+    finished.save(storage.join(folder, "manifest.json"))
     shown = PARTS if job.split == "all" else (job.split,)
     summary.rows = [
         {"part": part, **row} for part in shown for row in metrics_rows(evaluation, split=part)
@@ -110,10 +109,10 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
 def _task_set(job: EvaluateJob, first: Checkpoint) -> TaskSet:
     if job.task is not None:
         return load_task_set(job.task)
-    if first.format != "crane-ray":
+    if not first.names_classes:
         raise ConfigError(
-            f"--model {job.model}: a checkpoint of {first.format} does not say what its classes "
-            "are; give --task, the task set it was trained with"
+            f"--model {job.model}: a state dict does not say what its classes are; give --task, "
+            "the task set it was trained with"
         )
     rows = first.provenance.get("filter", {})
     return TaskSet(name="checkpoint", tasks=first.tasks, filter=rows)

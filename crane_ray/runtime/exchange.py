@@ -2,7 +2,6 @@
 
 from collections import deque
 from contextlib import closing
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -70,7 +69,7 @@ def export_slides(
     """
     unseen = set(index)
     reporter.begin("exporting", slides=len(index))
-    rows = (_record(row) for row in index.values())
+    rows = (row.record() for row in index.values())
     kwargs = {"root": store.root, "folder": summary.where, "formats": formats or CLAM_FORMATS}
     try:
         with closing(stream_tasks(rows, export_task, kwargs=kwargs)) as results:
@@ -104,12 +103,8 @@ class EarlyExport:
                 self._running, num_returns=len(self._running), timeout=0, fetch_local=False
             )
         while self._waiting and len(self._running) < EARLY_AT_ONCE:
-            table = pa.Table.from_pylist([_record(self._waiting.popleft())])
+            table = pa.Table.from_pylist([self._waiting.popleft().record()])
             self._running.append(self._task.remote(table, **self._kwargs))
-
-
-def _record(row: IndexRow) -> dict[str, Any]:
-    return {**asdict(row), "mpp": row.mpp or 0.0}
 
 
 def _chosen(store: FeatureStore, slides: tuple[str, ...]) -> dict[str, IndexRow]:
@@ -130,7 +125,7 @@ def export_task(
     store = FeatureStore.open(root)
     results = []
     for record in table.to_pylist():
-        row = index_row({**record, "mpp": record["mpp"] or None})
+        row = index_row(record)
         result = {"slide_id": row.slide_id, "patches": 0, "written": 0, "reason": "", "fatal": ""}
         try:
             done = export_slide(store, row, folder, formats)

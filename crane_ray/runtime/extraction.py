@@ -180,7 +180,7 @@ def _stream(
         "reader": run.config.reader,
         "staging": run.config.staging,
         "run_id": run.run_id,
-        "counter": live.counter,
+        "mailbox": live.address,
     }
     tables: Iterator[pa.Table] = (shard_table(block) for block in blocks)
     results = stream_actors(

@@ -1,45 +1,26 @@
 """Patches counted while their shards are still being encoded, for bars that move every second.
 
-Receipts come once a shard, which on CPUs takes minutes. Actors therefore tell a small counter
-actor, twice a second at most, and the driver asks it. Nothing depends on it but what is shown.
+Receipts come once a shard, which on CPUs takes minutes. Actors therefore post what they counted
+to a mailbox, twice a second at most. Nothing depends on it but what is shown.
 """
 
 import threading
 import time
 from typing import Any, Self
 
-import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
+from crane_ray.runtime.mailbox import Mailbox, Sender
 from crane_ray.runtime.reporting import Reporter
 
 EVERY_S = 0.5
 
 
-class Counter:
-    """Counts until asked."""
-
-    def __init__(self) -> None:
-        self._patches = 0
-
-    def add(self, patches: int) -> None:
-        """So many more."""
-        self._patches += patches
-
-    def take(self) -> int:
-        """What was counted since the last call."""
-        patches, self._patches = self._patches, 0
-        return patches
-
-
 class LiveCount:
-    """The driver's side: a counter actor, and a thread that passes its count to a reporter."""
+    """The driver's side: a thread that passes what the actors counted to a reporter."""
 
     def __init__(self, reporter: Reporter) -> None:
-        # On the driver's own node: on another one it would die with it, and the count with it.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.counter: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Counter).remote()
+        self._mailbox = Mailbox()
+        self.address: Any = self._mailbox.address
+        """For the actors' `Teller`."""
         self._reporter = reporter
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="live-count", daemon=True)
@@ -56,19 +37,16 @@ class LiveCount:
         over = False
         while not over:
             over = self._over.wait(EVERY_S)
-            try:
-                patches = ray.get(self.counter.take.remote(), timeout=10)
-            except (RayError, TimeoutError):
-                return
+            patches = sum(message["patches"] for message in self._mailbox.take())
             if patches:
                 self._reporter.advance(patches=patches)
 
 
 class Teller:
-    """An actor's side: tells the counter, not too often."""
+    """An actor's side: tells the driver, not too often."""
 
-    def __init__(self, counter: Any) -> None:
-        self._counter = counter
+    def __init__(self, address: Any) -> None:
+        self._send = Sender(address)
         self._untold = 0
         self._next = 0.0
 
@@ -83,5 +61,5 @@ class Teller:
     def flush(self) -> None:
         """Tells what is left."""
         if self._untold:
-            self._counter.add.remote(self._untold)
+            self._send({"patches": self._untold})
             self._untold = 0

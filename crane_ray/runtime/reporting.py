@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from crane_ray.config import Config
-from crane_ray.manifest import LeftOut, RunManifest
+from crane_ray.manifest import LeftOut, RunManifest, concluded
 
 
 class Reporter(Protocol):
@@ -116,17 +116,8 @@ def recorded(verb: str, config: Config, folder: str) -> Iterator[RunRecord]:
     begun = time.perf_counter()
     record = RunRecord(RunManifest.start(verb, config))
     record.manifest.write(folder)
-    outcome, reason = "error", ""
-    try:
-        yield record
-        outcome = "done"
-    except KeyboardInterrupt:
-        outcome = "stopped"
-        raise
-    except Exception as error:
-        reason = str(error)
-        raise
-    finally:
+
+    def conclude(outcome: str, reason: str) -> None:
         summary = record.summarise() if record.summarise else Summary(verb, folder)
         summary.seconds = round(time.perf_counter() - begun, 1)
         if outcome == "done" and summary.failures:
@@ -140,6 +131,9 @@ def recorded(verb: str, config: Config, folder: str) -> Iterator[RunRecord]:
         )
         summary.manifest = finished.write(folder)
         record.summary = summary
+
+    with concluded(conclude):
+        yield record
 
 
 class Throttle:

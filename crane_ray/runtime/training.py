@@ -15,7 +15,7 @@ from crane_ray.cohort.split_check import check_splits
 from crane_ray.cohort.splits import Split, read_splits
 from crane_ray.cohort.tasks import load_task_set
 from crane_ray.errors import ConfigError
-from crane_ray.manifest import RunManifest
+from crane_ray.manifest import RunManifest, concluded
 from crane_ray.mil.aggregator import build_aggregator
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.fold_tasks import train_on_cluster
@@ -180,22 +180,17 @@ def _share(
 def _recorded(job: TrainJob, work: FoldWork, summary: TrainingSummary) -> Iterator[None]:
     """A manifest.json in each run's folder, finished however the run ends."""
     manifest = RunManifest.start("train", job)
-    outcome, reason = "error", ""
-    try:
-        yield
-        outcome = "failures" if summary.failures or summary.left_out else "done"
-    except KeyboardInterrupt:
-        outcome = "stopped"
-        raise
-    except Exception as error:
-        reason = str(error)
-        raise
-    finally:
+
+    def conclude(outcome: str, reason: str) -> None:
+        if outcome == "done" and (summary.failures or summary.left_out):
+            outcome = "failures"
         for seed, folder in work.folders.items():
             own = [it for it in summary.outcomes if it.seed == seed]
             finished = manifest.finish(outcome, error=reason, **_record(own, work, summary))
-            path = storage.join(folder, "manifest.json")
-            storage.put_bytes(path, finished.model_dump_json(indent=2).encode(), durable=True)
+            finished.save(storage.join(folder, "manifest.json"))
+
+    with concluded(conclude):
+        yield
 
 
 def _record(

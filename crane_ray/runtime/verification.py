@@ -2,7 +2,6 @@
 
 import time
 from contextlib import closing
-from dataclasses import asdict
 
 import pyarrow as pa
 
@@ -40,7 +39,7 @@ def run_verification(config: VerifyJob, reporter: Reporter | None = None) -> Sum
     summary = Summary("verify", store.root)
     unchecked, found = set(index), set[str]()
     reporter.begin("verifying", slides=len(index))
-    rows = ({**asdict(row), "mpp": row.mpp or 0.0} for row in index.values())
+    rows = (row.record() for row in index.values())
     try:
         kwargs = {"root": store.root}
         with (

@@ -18,7 +18,7 @@ from crane_ray.mil.aggregator import PACKAGE, Aggregator, MILOutput, build_aggre
 from crane_ray.mil.configs import InstanceConfig, ModelConfig
 from crane_ray.plugins import plugin_names
 from crane_ray.testing.contracts import aggregator as contract
-from crane_ray.testing.contracts.aggregator import check_aggregator
+from crane_ray.testing.contracts import check_aggregator
 from tests.unit.mil import numpy_networks as reference
 
 Array = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ from crane_ray.cohort.cohort import read_cohort
 from crane_ray.cohort.tasks import MISSING, TaskSet
 from crane_ray.mil.bags import Bag, BagReader, labels_tensor, make_bags
 from crane_ray.mil.pack import Pack
-from tests.unit.mil.small_study import DIM, TASKS, make_bag_set, make_pack
+from tests.unit.mil.small_bags import DIM, TASKS, make_bag_set, make_pack
 
 TABLE = """case_id,slide_id,a,b
 q,s3,c1,

@@ -14,6 +14,7 @@ from crane_ray.cohort.tasks import TaskSpec
 from crane_ray.errors import ConfigError
 from crane_ray.mil import aggregator as protocol
 from crane_ray.mil.aggregator import Aggregator
+from crane_ray.mil.aggregators import mean_pool
 from crane_ray.mil.bags import Bag
 from crane_ray.mil.configs import ExperimentConfig, ModelConfig
 from crane_ray.mil.grouped import GroupedEngine, schedule
@@ -21,7 +22,7 @@ from crane_ray.mil.loop import SingleEngine, fold_order, train
 from crane_ray.mil.pack import Pack
 from crane_ray.mil.prediction import Study
 from crane_ray.mil.run import EpochReport, FoldBags, FoldRun, load_run, save_run
-from tests.unit.mil.small_study import (
+from tests.unit.mil.small_bags import (
     TASKS,
     assert_near,
     assert_near_arrays,
@@ -271,12 +272,12 @@ def test_networks_that_keep_statistics_cannot_be_grouped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bags = make_bag_set()
-    study = make_study(ExperimentConfig(model=small_model(), training=training()), bags)
+    study = make_study(ExperimentConfig(model=small_model("mean_pool"), training=training()), bags)
     runs = [start(study, halves(bags))]
     module = ModuleType("normed")
 
-    def build(*_: object) -> Aggregator:
-        network = Aggregator()
+    def build(config: ModelConfig, dim: int, tasks: tuple[TaskSpec, ...]) -> Aggregator:
+        network = mean_pool.build(config, dim, tasks)
         network.add_module("norm", torch.nn.BatchNorm1d(3))
         return network
 

@@ -18,7 +18,7 @@ from crane_ray.mil.loop import SingleEngine, fold_order, train
 from crane_ray.mil.pack import Pack
 from crane_ray.mil.prediction import PACKED_PATCHES, Study, part_loss, predict
 from crane_ray.mil.run import EpochReport, FoldBags, FoldRun
-from tests.unit.mil.small_study import (
+from tests.unit.mil.small_bags import (
     DIM,
     TASKS,
     assert_near,

@@ -12,7 +12,7 @@ from crane_ray.mil.configs import ExperimentConfig, OptimConfig
 from crane_ray.mil.loop import Engine, SingleEngine, train
 from crane_ray.mil.prediction import Study
 from crane_ray.mil.run import NUMBERS, FoldBags, FoldRun, load_run, make_optimizer, save_run
-from tests.unit.mil.small_study import (
+from tests.unit.mil.small_bags import (
     assert_near,
     clam_model,
     halves,

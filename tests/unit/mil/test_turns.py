@@ -15,7 +15,7 @@ from crane_ray.mil.loop import SingleEngine, train
 from crane_ray.mil.prediction import Study
 from crane_ray.mil.run import EpochReport, FoldRun
 from crane_ray.mil.turns import TurnsEngine, grouped_engine
-from tests.unit.mil.small_study import (
+from tests.unit.mil.small_bags import (
     TASKS,
     clam_model,
     halves,

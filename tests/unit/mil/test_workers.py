@@ -14,7 +14,7 @@ from crane_ray.mil.loop import SingleEngine, train
 from crane_ray.mil.prediction import Study
 from crane_ray.mil.run import EpochReport, FoldBags
 from crane_ray.mil.workers import DistributedWorker, Worker
-from tests.unit.mil.small_study import (
+from tests.unit.mil.small_bags import (
     TASKS,
     assert_near,
     assert_near_arrays,
