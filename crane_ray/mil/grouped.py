@@ -4,6 +4,7 @@ Every fold sees its own bags in the order in which it would see them alone, with
 its trajectory is that of a run of its own (but for dropout's random numbers).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -165,9 +166,10 @@ def schedule(
     """The bags of an epoch, each with the places of the folds that train on it then."""
     counts = [fold_counts(run, study, epoch) for run in runs]
     by_id = [{bag.bag_id: bag for bag in run.bags.train} for run in runs]
-    most = max((max(found.values()) for found in counts), default=1)
-    seed = study.config.training.seed
-    for name, number in epoch_draws(study.universe, seed=seed, epoch=epoch, num_draws=most):
+    most: Counter[str] = Counter()
+    for found in counts:
+        most |= Counter(found)
+    for name, number in epoch_draws(most, seed=study.config.training.seed, epoch=epoch):
         members: dict[Bag, list[int]] = {}
         for place, found in enumerate(counts):
             if found.get(name, 0) > number:

@@ -1,36 +1,40 @@
 """The order in which bags are seen: the same for a bag whichever folds train on it.
 
-One order of the whole cohort an epoch; a fold sees the bags of its training part in that order. So
-folds that train together read each bag once, and see what they would see alone.
+Each draw of a bag has a place of its own in an epoch's order, which depends on nothing but its
+name, the seed and the epoch. So folds that train together read each bag once and see what they
+would see alone, and a slide that comes or goes leaves the order of the others as it is.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from crane_ray.cohort.tasks import MISSING
 
 
-def epoch_draws(
-    universe: Sequence[str], *, seed: int, epoch: int, num_draws: int = 1
-) -> list[tuple[str, int]]:
-    """All bags of a cohort, each with the number of the draw (0, 1, ...), in an epoch's order.
+def epoch_draws(counts: Mapping[str, int], *, seed: int, epoch: int) -> list[tuple[str, int]]:
+    """Bags, each with the number of the draw (0, 1, ...), in an epoch's order.
 
     Second and further draws of a bag lie anywhere in the order, not after all first ones: weighted
     sampling would end each epoch with bags of the rare classes alone. Asking for more draws leaves
     the order of the others as it is.
 
     Args:
-        universe: the cohort's bag ids, sorted.
+        counts: how often each bag is drawn, in any order.
         seed: of the experiment.
         epoch: counted from 0.
-        num_draws: how often the most frequent bag is drawn (more than once with weighted
-            sampling alone).
     """
-    generator = np.random.default_rng([seed, epoch, 0])
-    keys = generator.random((num_draws, len(universe))).ravel()
-    places = np.argsort(keys, kind="stable").tolist()
-    return [(universe[place % len(universe)], place // len(universe)) for place in places]
+    begun = hashlib.blake2b(f"{seed} {epoch} ".encode(), digest_size=8)
+
+    def place(draw: tuple[str, int]) -> tuple[bytes, tuple[str, int]]:
+        digest = begun.copy()
+        digest.update(f"{draw[1]} {draw[0]}".encode())
+        return digest.digest(), draw
+
+    return sorted(
+        ((bag, number) for bag, count in counts.items() for number in range(count)), key=place
+    )
 
 
 def draw_counts(
@@ -60,9 +64,6 @@ def draw_counts(
     return {bag: int(count) for bag, count in zip(bags, counts, strict=True) if count}
 
 
-def epoch_order(
-    universe: Sequence[str], counts: Mapping[str, int], *, seed: int, epoch: int
-) -> list[str]:
+def epoch_order(counts: Mapping[str, int], *, seed: int, epoch: int) -> list[str]:
     """The bags of a training part in the order in which an epoch sees them."""
-    draws = epoch_draws(universe, seed=seed, epoch=epoch, num_draws=max(counts.values(), default=1))
-    return [bag for bag, number in draws if counts.get(bag, 0) > number]
+    return [bag for bag, _ in epoch_draws(counts, seed=seed, epoch=epoch)]

@@ -28,8 +28,6 @@ class Study:
     config: ExperimentConfig
     tasks: tuple[TaskSpec, ...]
     reader: BagReader
-    universe: tuple[str, ...]
-    """The ids of all bags of the cohort, sorted: they fix the order of every epoch."""
 
 
 def precision(study: Study) -> torch.autocast:

@@ -89,8 +89,7 @@ def _open_study(work: FoldWork, tell: Tell) -> Study:
         max_patches=work.experiment.training.max_patches,
         resident_bytes=_resident_bytes(device, work.gpu_share),
     )
-    universe = tuple(sorted(bag.bag_id for bag in work.data.bags))
-    return Study(work.experiment, work.tasks, reader, universe)
+    return Study(work.experiment, work.tasks, reader)
 
 
 def _train_group(

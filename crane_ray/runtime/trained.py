@@ -122,7 +122,7 @@ def predict_bags(
     # In the precision that it was trained with, in which the run itself predicted.
     training = TrainingConfig(precision=checkpoint.provenance.get("precision", "fp32"))
     config = ExperimentConfig(model=checkpoint.config, training=training)
-    study = Study(config, tuple(tasks), BagReader(pack), ())
+    study = Study(config, tuple(tasks), BagReader(pack))
     logits = predict(checkpoint.network.float(), bags, study)
     return bag_predictions(logits, bags, tasks, fold=fold, split=split, level=level)
 

@@ -63,8 +63,7 @@ class TrainingCohort:
         """CRANE's published recipe on these bags."""
         tree = {"model": {"dropout": dropout}, "training": {"precision": precision}}
         config = ExperimentConfig.model_validate(tree)
-        universe = tuple(sorted(bag.bag_id for bag in self.bags))
-        return Study(config, tuple(TASKS), BagReader(self.pack, **reader_options), universe)
+        return Study(config, tuple(TASKS), BagReader(self.pack, **reader_options))
 
     def start(self, study: Study) -> FoldRun:
         """One network that trains on all bags."""

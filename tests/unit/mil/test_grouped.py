@@ -237,7 +237,7 @@ def test_runs_may_come_in_another_order_than_the_engine_knows_them() -> None:
 
 def test_dropout_differs_between_folds_and_loss_falls() -> None:
     bags = make_bag_set()
-    recipe = training(epochs=15)
+    recipe = training(epochs=15, optim={"lr": 0.01})
     study = make_study(ExperimentConfig(model=small_model(dropout=0.25), training=recipe), bags)
     fold = halves(bags)
     runs = [start(study, fold, seed=3), start(study, replace(fold, fold=1), seed=3)]

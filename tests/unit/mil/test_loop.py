@@ -20,6 +20,7 @@ from crane_ray.mil.prediction import PACKED_PATCHES, Study, part_loss, predict
 from crane_ray.mil.run import EpochReport, FoldBags, FoldRun
 from tests.unit.mil.small_bags import (
     DIM,
+    LR,
     TASKS,
     assert_near,
     assert_near_arrays,
@@ -46,7 +47,7 @@ def weights_of(run: FoldRun) -> dict[str, torch.Tensor]:
 
 
 def test_training_learns_a_problem_with_two_tasks() -> None:
-    config = ExperimentConfig(model=small_model(), training=training(epochs=25))
+    config = ExperimentConfig(model=small_model(), training=training(epochs=25, optim={"lr": 0.01}))
     bags = make_bag_set(num_bags=72)
     study = make_study(config, bags)
     reports: list[EpochReport] = []
@@ -65,7 +66,7 @@ def test_training_learns_a_problem_with_two_tasks() -> None:
 def test_the_loop_imports_no_ray() -> None:
     code = """
 import sys
-from tests.unit.mil import small_study as small
+from tests.unit.mil import small_bags as small
 from crane_ray.mil.configs import ExperimentConfig
 from crane_ray.mil.loop import SingleEngine, train
 bags = small.make_bag_set()
@@ -87,7 +88,7 @@ def plain_loop(study: Study, bags: FoldBags, seed: int) -> dict[str, torch.Tenso
     """Published training, restated: one bag, one step of Adam."""
     torch.manual_seed(seed)
     network = build_aggregator(study.config.model, DIM, study.tasks)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01, weight_decay=1e-5)
+    optimizer = torch.optim.Adam(network.parameters(), lr=LR, weight_decay=1e-5)
     total = sum(one.weight for one in study.tasks)
     for epoch in range(study.config.training.epochs):
         for bag in fold_order(start(study, bags), study, epoch):

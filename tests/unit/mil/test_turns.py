@@ -43,7 +43,7 @@ class CountingReader(BagReader):
 def study_of(config: ExperimentConfig, bags: tuple[Bag, ...]) -> tuple[Study, CountingReader]:
     reader = CountingReader(bags, max_patches=config.training.max_patches)
     plain = make_study(config, bags)
-    return Study(config, plain.tasks, reader, plain.universe), reader
+    return Study(config, plain.tasks, reader), reader
 
 
 def started(study: Study, bags: tuple[Bag, ...]) -> list[FoldRun]:
