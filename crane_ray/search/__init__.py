@@ -1,0 +1,1 @@
+"""Searches over training configs: the space, the objective, and what came of it."""
