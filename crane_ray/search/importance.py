@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crane_ray.search.leaderboard import Leaderboard, Trial
-from crane_ray.search.scales import Scale, infer_scale, key_of
+from crane_ray.search.scales import Scale, infer_scale
+from crane_ray.search.wording import key_of
 
 FEWEST_TRIALS = 8
 """With fewer trials with a value, shares are chance."""
@@ -38,7 +39,8 @@ def measure_importance(leaderboard: Leaderboard) -> Importance:
 
     PED-ANOVA (Watanabe et al., IJCAI 2023), in its form for params that not every trial has
     (condPED-ANOVA, KDD 2026), as Optuna has them: the distribution of a param over the best
-    trials against that over all. The best are a tenth of the trials, five at least, half of them at most.
+    trials against that over all. The best are a tenth of the trials, five at least, half of them
+    at most.
     Params whose distributions are alike have no share, which says nothing about values that no
     trial tried. Ranges are inferred from the trials' own values (`infer_scale`), not taken from
     the search space.

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from crane_ray import storage, tables
-from crane_ray.search.scales import duration_text, objective_text, short_names, value_text
+from crane_ray.search.wording import duration_text, objective_text, short_names, value_text
 
 FORMAT = 1
 """Version of leaderboard.parquet and leaderboard.csv."""

@@ -1,10 +1,12 @@
-"""Where values lie on an axis, which values it is marked at, and how they are written."""
+"""Where values lie on an axis, which values it is marked at, and in which colour."""
 
-import json
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from crane_ray.search.wording import is_number, key_of, number_text, value_text
 
 LOG_FROM = 50.0
 """Positive numbers that span more than this factor are placed by their logarithm."""
@@ -84,8 +86,9 @@ def infer_scale(values: Iterable[Any]) -> Scale:
     """The axis that values lie on.
 
     Numbers make a range, from the smallest to the largest; one by logarithm where all are
-    positive and span more than a factor of `LOG_FROM`. Anything else makes a choice, and so do
-    numbers of which there are few, with a none among them.
+    positive, span more than a factor of `LOG_FROM`, and have their middle nearer the middle of
+    the axis then (drawn evenly from 0 to 0.5, they do not). Anything else makes a choice, and so
+    do numbers of which there are few, with a none among them.
     """
     held = list(values)
     there = [value for value in held if value is not None]
@@ -95,25 +98,13 @@ def infer_scale(values: Iterable[Any]) -> Scale:
     if not numeric or (has_none and len(different) <= FEW):
         return _choice(held)
     low, high = float(min(different)), float(max(different))
-    kind: Literal["linear", "log"] = "linear"
-    if low > 0 and high / low > LOG_FROM:
-        kind = "log"
-    return Scale(kind, low, high, has_none=has_none)
-
-
-def is_number(value: Any) -> bool:
-    """True for finite numbers that a float can hold; a bool is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(float(value))
-    except OverflowError:
-        return False
-
-
-def key_of(value: Any) -> str:
-    """A value as JSON: equal for equal values of one type only."""
-    return json.dumps(value, ensure_ascii=False)
+    linear = Scale("linear", low, high, has_none=has_none)
+    if not (low > 0 and high / low > LOG_FROM):
+        return linear
+    log = replace(linear, kind="log")
+    middle = statistics.median_low(different)
+    off = {scale.kind: abs((scale.place(middle) or 0.0) - 0.5) for scale in (linear, log)}
+    return log if off["log"] < off["linear"] else linear
 
 
 def colour(share: float) -> str:
@@ -126,64 +117,6 @@ def colour(share: float) -> str:
         for part in range(3)
     ]  # fmt: skip
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
-
-
-def short_names(paths: Sequence[str], *, taken: Iterable[str] = ()) -> dict[str, str]:
-    """The shortest ends of dotted paths that are no other's, nor taken; else the whole path."""
-    ends = {path: [".".join(path.split(".")[-n:]) for n in range(1, path.count(".") + 2)]
-            for path in paths}  # fmt: skip
-    spoken = list(taken)
-    counts: dict[str, int] = {}
-    for path in paths:
-        for end in ends[path]:
-            counts[end] = counts.get(end, 0) + 1
-    return {
-        path: next((end for end in ends[path] if counts[end] == 1 and end not in spoken), path)
-        for path in paths
-    }
-
-
-def number_text(value: float) -> str:
-    """Four digits of a number; whole numbers whole: ``0.0003``, ``1e-5``, ``1200``."""
-    if isinstance(value, int) and abs(value) < 10**9:
-        return str(value)
-    text = f"{value:.4g}"
-    mantissa, mark, exponent = text.partition("e")
-    if not mark:
-        return text
-    if abs(value) >= 1e4 and abs(value) < 1e9 and float(f"{value:.4g}") == value:
-        return f"{value:.0f}"
-    return f"{mantissa}e{int(exponent)}"
-
-
-def value_text(value: Any) -> str:
-    """A param's value as a config has it."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return number_text(value) if is_number(value) else str(value)
-
-
-def objective_text(value: float) -> str:
-    """An objective with four decimals, or four digits where that says too little or too much."""
-    if value == 0 or 1e-3 <= abs(value) < 100:
-        return f"{value:.4f}"
-    return number_text(float(value))
-
-
-def duration_text(seconds: float) -> str:
-    """Seconds in the two largest units: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    if not math.isfinite(seconds):
-        return "unknown"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole // 60 % 60:02} min"
-    return f"{whole // 86400} d {whole // 3600 % 24} h"
 
 
 def _choice(values: Sequence[Any]) -> Scale:
