@@ -76,12 +76,12 @@ class Config(BaseModel):
             raise ConfigError(explain(error, cls, where)) from None
 
 
-def read_yaml(file: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file (an empty file is an empty mapping)."""
+def read_yaml(file: str | Path, flag: str = "--config") -> dict[str, Any]:
+    """The mapping in a YAML file (an empty file is an empty mapping), which an option named."""
     try:
         tree = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"config {file}: {error.strerror or error}; check --config") from None
+        raise ConfigError(f"config {file}: {error.strerror or error}; check {flag}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {file}: not valid YAML: {error}") from None
     if tree is None:
@@ -132,8 +132,11 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
         elif item["type"] == "missing":
             lines += [f"{path}: missing; {text}" for path, text in _missing(keys, model)]
         else:
-            name = ".".join(keys) or "config"
+            name = ".".join(keys)
             reason = item["msg"].removeprefix("Value error, ")
+            if not name:
+                lines.append(reason)
+                continue
             value = item["input"]
             shown = "" if isinstance(value, Mapping) else f" {value!r}:"
             lines.append(f"{name}:{shown} {reason[0].lower()}{reason[1:]}")

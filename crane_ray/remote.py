@@ -53,6 +53,22 @@ def options(uri: str) -> dict[str, Any]:
     return {"use_listings_cache": False} if kind in CREDENTIALS else {}
 
 
+def arrow_filesystem(path: str) -> tuple[str, Any]:
+    """A folder as Ray Train and Tune take it: its path, and for a URI the filesystem.
+
+    Ours, with the endpoints and credentials of everything else; None for a local path.
+
+    Raises:
+        StorageError: see `filesystem`.
+    """
+    if not is_uri(path):
+        return path, None
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    opened, inner = filesystem(path)
+    return inner, PyFileSystem(FSSpecHandler(opened))
+
+
 def filesystem(uri: str) -> tuple[Any, str]:
     """The filesystem of a URI (or local path), and the path on it; usable from any thread.
 

@@ -25,6 +25,7 @@ VERBS = {
     "splits": ("splitting", "Draw train, val and test parts by patient, or check somebody's."),
     "encoders": ("encoders", "List the encoders and where their weights come from."),
     "train": ("training", "Train networks on the folds of a cohort."),
+    "tune": ("tuning", "Search the settings of a training."),
     "evaluate": ("evaluation", "Judge trained networks on a part of a cohort, or on another."),
     "assess": ("assessment", "Diagnose cases with trained networks: all heads, then the grade."),
     "submit": ("submission", "Run a verb as a job on a Ray cluster."),

@@ -167,7 +167,7 @@ def draw_splits(job: SplitsJob) -> DrawnSplits:
     if job.locked_test is not None:
         locked = lock_test(job.locked_test, cohort, strata, seed=job.seed, sites=sites)
     splits = {
-        fold: _split(parts, strata, cohort)
+        fold: slides_of(parts, strata, cohort)
         for fold, parts in enumerate(_folds(job, strata, sites, locked))
     }
     files = split_files(splits, cohort)
@@ -223,7 +223,8 @@ def _folds(
     return draw_folds(strata, plan, sites=sites, locked=locked or ())
 
 
-def _split(fold: CaseFold, strata: Strata, cohort: Cohort) -> Split:
+def slides_of(fold: CaseFold, strata: Strata, cohort: Cohort) -> Split:
+    """The slides of a fold of cases: those of a case stay together."""
     slides = cohort.case_slides()
     parts = [
         tuple(slide for case in cases for slide in slides[strata.case_ids[case]])

@@ -137,7 +137,7 @@ def distributed_task(
         trainer = TorchTrainer(
             worker_loop,
             train_loop_config={"work": work, "key": key, "share": share, "box": box},
-            **_train_configs(workers, share, place),
+            **train_configs(workers, share, place),
         )
         try:
             trainer.fit()
@@ -154,7 +154,9 @@ def distributed_task(
     return [outcome]
 
 
-def _train_configs(workers: WorkersConfig, share: Share, place: str) -> dict[str, Any]:
+def train_configs(
+    workers: WorkersConfig, share: Share, place: str, callbacks: Sequence[Any] = ()
+) -> dict[str, Any]:
     """How Ray Train places workers, what it does when one dies, and where it keeps its notes."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
@@ -163,12 +165,7 @@ def _train_configs(workers: WorkersConfig, share: Share, place: str) -> dict[str
     if share.gpus:
         resources["GPU"] = share.gpus
     least = workers.min_count or workers.count
-    filesystem = None
-    if storage.is_uri(place):  # ours, with the endpoints and credentials of everything else
-        from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-        opened, place = remote.filesystem(place)
-        filesystem = PyFileSystem(FSSpecHandler(opened))
+    place, filesystem = remote.arrow_filesystem(place)
     return {
         "torch_config": TorchConfig(backend="nccl" if share.gpus >= 1 else "gloo"),
         "scaling_config": ScalingConfig(
@@ -180,6 +177,7 @@ def _train_configs(workers: WorkersConfig, share: Share, place: str) -> dict[str
             name="run",
             storage_path=place,
             storage_filesystem=filesystem,
+            callbacks=list(callbacks),
             failure_config=FailureConfig(
                 max_failures=workers.max_failures, controller_failure_limit=workers.max_failures
             ),
@@ -189,12 +187,7 @@ def _train_configs(workers: WorkersConfig, share: Share, place: str) -> dict[str
 
 def worker_loop(config: dict[str, Any]) -> None:
     """What each worker of a Ray Train run does."""
-    share: Share = config["share"]
-    torch.set_num_threads(share.cpus)
-    if share.gpus:
-        from ray.train.torch import get_device
-
-        torch.cuda.set_device(get_device())  # a node's workers see all of its GPUs
+    use_worker_device(config["share"])
     work, key, tell, worker = (
         config["work"],
         config["key"],
@@ -207,6 +200,15 @@ def worker_loop(config: dict[str, Any]) -> None:
         if worker.rank == 0:
             storage.put_bytes(_problem_path(work, key), str(error).encode())
     tell.flush()
+
+
+def use_worker_device(share: Share) -> None:
+    """Gives torch what Ray Train gave this worker."""
+    torch.set_num_threads(share.cpus)
+    if share.gpus:
+        from ray.train.torch import get_device
+
+        torch.cuda.set_device(get_device())  # a node's workers see all of its GPUs
 
 
 def _problem_path(work: FoldWork, key: FoldKey) -> str:

@@ -59,18 +59,24 @@ def train_folds(
     done = {key: outcome for key in keys if (outcome := read_outcome(work, key))}
     left = [key for key in keys if key not in done]
     if left:
-        study = _open_together(work, worker, tell)
+        study = open_study(work, worker, tell)
         groups = [left] if grouped else [[key] for key in left]
         for group in groups:
             done |= {it.key: it for it in _train_group(group, work, study, worker, tell)}
     return [done[key] for key in keys]
 
 
-def _open_together(work: FoldWork, worker: Worker, tell: Tell) -> Study:
-    """The study; workers fail together, since one alone would let the others wait for it."""
+def open_study(work: FoldWork, worker: Worker, tell: Tell = lambda message: None) -> Study:
+    """Config, tasks and packed features of folds, on this process's device.
+
+    Workers fail together, since one alone would let the others wait for it.
+
+    Raises:
+        CraneError: features, disk or device cannot be used.
+    """
     study, problem = None, None
     try:
-        study = _open_study(work, tell)
+        study = _open_here(work, tell)
     except CraneError as error:
         problem = error
     for found in worker.gather(problem):
@@ -80,7 +86,7 @@ def _open_together(work: FoldWork, worker: Worker, tell: Tell) -> Study:
     return study
 
 
-def _open_study(work: FoldWork, tell: Tell) -> Study:
+def _open_here(work: FoldWork, tell: Tell) -> Study:
     device = _device(work)
     pack = work.data.pack(_Packing(len(work.data.cohort.slide_ids), tell).advance)
     reader = BagReader(
@@ -114,10 +120,11 @@ def _train_group(
     return outcomes
 
 
-def _start(key: FoldKey, work: FoldWork, study: Study) -> FoldRun:
+def start_fold(key: FoldKey, work: FoldWork, study: Study) -> FoldRun:
+    """A fold before its first epoch."""
     pack, split = study.reader.pack, work.splits[key.fold]
     bags = FoldBags(key.fold, work.data.part(split.train, pack), work.data.part(split.val, pack))
-    run = start_run(
+    return start_run(
         bags,
         work.experiment,
         work.tasks,
@@ -125,6 +132,10 @@ def _start(key: FoldKey, work: FoldWork, study: Study) -> FoldRun:
         device=study.reader.device,
         seed=key.seed,
     )
+
+
+def _start(key: FoldKey, work: FoldWork, study: Study) -> FoldRun:
+    run = start_fold(key, work, study)
     load_run(run, work.state_path(key), work.fingerprint(key))
     return run
 

@@ -69,7 +69,7 @@ def run_training(job: TrainJob, reporter: TrainingReporter | None = None) -> Tra
     with torch.device("meta"):
         build_aggregator(job.model, 8, task_set.tasks)
     splits = read_splits(job.splits, job.fold_numbers())
-    findings = _findings(labelled, data, splits)
+    findings = study_findings(labelled, data, splits)
     for finding in findings:
         reporter.note(f"{finding.severity}: {finding.message}")
     work = _work(job, data, splits)
@@ -90,7 +90,7 @@ def run_training(job: TrainJob, reporter: TrainingReporter | None = None) -> Tra
     return summary
 
 
-def _findings(
+def study_findings(
     labelled: Cohort, data: StudyData, splits: Mapping[int, Split]
 ) -> tuple[Finding, ...]:
     """What was noticed about the cohort, then about the splits, each thing once."""

@@ -1,1 +1,1 @@
-"""Searches over training configs: the space, the objective, and what came of it."""
+"""Searches for settings: the space, the objective, and what came of the trials. No ray."""
