@@ -173,7 +173,7 @@ def _learning_line(
         "g",
         tip(_says(trial)),
         line(points, stroke=stroke, stroke_width=3.2 if best else 1.6, stroke_linejoin="round",
-             stroke_dasharray=DASHES if default else None),
+             stroke_dasharray=DASHES if default else None, class_="curve"),
         element("circle", cx=float(end_x), cy=float(end_y), r=3.4, fill=fill, stroke=stroke,
                 stroke_width=1.6),
         class_="mark",

@@ -108,7 +108,7 @@ def _figures(leaderboard: Leaderboard) -> str:
             element(
                 "div",
                 element("dt", name),
-                element("dd", escaped(figure), element("small", escaped(said) or " ")),
+                element("dd", escaped(figure), element("small", escaped(said))),
             )
             for name, figure, said in figures
         ),
@@ -156,7 +156,7 @@ def _trials(leaderboard: Leaderboard) -> str:
     if not leaderboard.trials:
         return ""
     same = len(leaderboard.param_paths()) - len(leaderboard.varied_paths())
-    note = "Best first; the heads sort." + (
+    note = "Best first." + (
         f" {same} param{'s' if same > 1 else ''} the same in all trials "
         f"{'are' if same > 1 else 'is'} left out." if same else ""
     )  # fmt: skip

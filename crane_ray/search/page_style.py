@@ -21,7 +21,7 @@ p { margin: 4px 0 12px; max-width: 72ch; }
 .figures div { flex: 1 1 auto; padding: 16px 0; }
 .figures dt { color: var(--soft); font-size: 14px; }
 .figures dd { margin: 0; font-size: 28px; line-height: 1.25; letter-spacing: -0.01em; }
-.figures dd small { display: block; max-width: 17ch; font-size: 14px; line-height: 1.45;
+.figures dd small { display: block; max-width: 20ch; font-size: 14px; line-height: 1.45;
   letter-spacing: 0; color: var(--soft); }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr));
   column-gap: 44px; }
@@ -40,12 +40,11 @@ td { overflow-wrap: anywhere; }
 .trials td, .trials th { padding-right: 11px; }
 .trials { font-size: 13.5px; }
 .trials th { white-space: normal; }
-th button { all: unset; cursor: pointer; }
-th button::after { content: "\\a0\\2195"; color: #b4bac2; font-weight: 400; }
-th[aria-sort="ascending"] button::after { content: "\\a0\\2191"; color: var(--ink); }
-th[aria-sort="descending"] button::after { content: "\\a0\\2193"; color: var(--ink); }
-th button:focus-visible, tr:focus-visible, .wide:focus-visible { outline: 2px solid var(--accent);
-  outline-offset: 2px; }
+.sorts { cursor: pointer; }
+.sorts::after { content: "\\a0\\2195"; color: #b4bac2; font-weight: 400; }
+[aria-sort="ascending"] .sorts::after { content: "\\a0\\2191"; color: var(--ink); }
+[aria-sort="descending"] .sorts::after { content: "\\a0\\2193"; color: var(--ink); }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 tr.best td { font-weight: 600; }
 tr.default td:first-child { box-shadow: -3px 0 0 var(--soft); }
 td.off { color: var(--soft); }
@@ -57,7 +56,7 @@ code { font: 13.5px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans 
 .mark { transition: opacity 0.12s; }
 .alight .mark { opacity: 0.14; }
 .alight .mark.lit { opacity: 1; }
-.mark.lit > path:first-of-type, .mark.lit > polyline { stroke-width: 4; }
+.mark.lit > .curve { stroke-width: 4; }
 tbody tr.lit td { background: #eef4f6; }
 @media (max-width: 900px) { main { padding: 36px 24px 56px; } h1 { font-size: 29px; }
   .figures { column-gap: 24px; } .figures dd { font-size: 24px; } }
@@ -74,7 +73,7 @@ tbody tr.lit td { background: #eef4f6; }
   table { font-size: 8pt; } .trials { font-size: 7pt; } .wide { overflow: visible; }
   th, td { padding: 3pt 6pt 3pt 0; } .trials td { white-space: normal; overflow-wrap: break-word; }
   .trials td.n { white-space: nowrap; } thead { display: table-header-group; }
-  code { font-size: 8pt; } th button::after { content: ""; }
+  code { font-size: 8pt; } .sorts::after { content: ""; }
 }
 """
 
@@ -108,22 +107,35 @@ SCRIPT = """
     if (!Number.isNaN(x) && !Number.isNaN(y)) return x - y;
     return a.localeCompare(b, "en", { numeric: true });
   };
-  for (const table of every("table.trials")) {
+  const sort = (table, column, down) => {
+    const value = (row) => row.cells[column].dataset.v;
     const body = table.tBodies[0];
-    every("thead th", table).forEach((head, column) => {
-      const button = head.querySelector("button");
-      if (!button) return;
-      button.addEventListener("click", () => {
+    body.append(...[...body.rows].sort((a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (x === "" || y === "") return (x === "") - (y === "");
+      return down ? compare(y, x) : compare(x, y);
+    }));
+  };
+  for (const table of every("table.trials")) {
+    const heads = every("thead th", table);
+    heads.forEach((head, column) => {
+      const handle = document.createElement("span");
+      handle.className = "sorts";
+      handle.tabIndex = 0;
+      handle.setAttribute("role", "button");
+      handle.append(...head.childNodes);
+      head.append(handle);
+      const turn = () => {
         const down = head.getAttribute("aria-sort") === "ascending";
-        every("thead th", table).forEach((other) => other.removeAttribute("aria-sort"));
+        for (const other of heads) other.removeAttribute("aria-sort");
         head.setAttribute("aria-sort", down ? "descending" : "ascending");
-        const value = (row) => row.cells[column].dataset.v;
-        const rows = [...body.rows].sort((a, b) => {
-          const [x, y] = [value(a), value(b)];
-          if (x === "" || y === "") return (x === "") - (y === "");
-          return down ? compare(y, x) : compare(x, y);
-        });
-        body.append(...rows);
+        sort(table, column, down);
+      };
+      handle.addEventListener("click", turn);
+      handle.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        turn();
       });
     });
   }

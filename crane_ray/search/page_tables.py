@@ -65,10 +65,10 @@ def best_table(leaderboard: Leaderboard, best: Trial) -> str:
         cells = [element("td", element("code", escaped(path)))]
         other = default.params.get(path, ABSENT) if default is not None else ABSENT
         differs = beside and _exact(value) != _exact(other)
-        best_cell = element("code", escaped(_exact(value)) or " ")
+        best_cell = element("code", escaped(_exact(value)))
         cells.append(element("td", best_cell, class_="changed" if differs else None))
         if beside:
-            cells.append(element("td", element("code", escaped(_exact(other)) or " ")))
+            cells.append(element("td", element("code", escaped(_exact(other)))))
         rows.append(element("tr", *cells))
     head = element("tr", *(element("th", name, scope="col") for name in heads))
     return element("table", element("thead", head), element("tbody", *rows))
@@ -77,8 +77,8 @@ def best_table(leaderboard: Leaderboard, best: Trial) -> str:
 def facts_table(facts: Mapping[str, str]) -> str:
     """Names and what is to be said of them, as given."""
     rows = [
-        element("tr", element("th", escaped(name) or " ", scope="row"),
-                element("td", escaped(text) or " "))
+        element("tr", element("th", escaped(name), scope="row"),
+                element("td", escaped(text)))
         for name, text in facts.items()
     ]  # fmt: skip
     return element("table", element("tbody", *rows), class_="facts")
@@ -111,10 +111,9 @@ def _trial_cell(trial: Trial, default: bool) -> str:
 
 def _head(name: str, *, right: bool = False, whole: str | None = None) -> str:
     # A long path may go on in the next line after a dot.
-    words = escaped(name).replace(".", ".<wbr>") or " "
-    button = element("button", words, type="button")
+    words = escaped(name).replace(".", ".<wbr>")
     title = whole if whole != name else None
-    return element("th", button, scope="col", class_="n" if right else None, title=title)
+    return element("th", words, scope="col", class_="n" if right else None, title=title)
 
 
 def _number(value: float | None, write: Any) -> str:

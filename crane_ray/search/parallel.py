@@ -171,7 +171,7 @@ def _draw_trial(trial: Trial, axes: Sequence[_Axis], leaderboard: Leaderboard) -
     return element(
         "g",
         tip(f"trial {trial.number}: {score}, {trial.status}"),
-        element("path", d=path, fill="none", stroke=colour(share),
+        element("path", class_="curve", d=path, fill="none", stroke=colour(share),
                 stroke_width=4.0 if best else 1.5, stroke_linecap="round",
                 stroke_opacity=None if best else opacity),
         element("path", d=path, fill="none", stroke="transparent", stroke_width=9),

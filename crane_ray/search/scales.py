@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -67,12 +68,14 @@ class Scale:
             return self
         if self.low == self.high:
             room = abs(self.low) * share or share
-            return replace(self, kind="linear", low=self.low - room, high=self.high + room)
+            low, high = _held(self.low - room), _held(self.high + room)
+            return replace(self, kind="linear", low=low, high=high)
         if self.kind == "log":
-            factor = (self.high / self.low) ** share
-            return replace(self, low=self.low / factor, high=self.high * factor)
-        room = (self.high / 2 - self.low / 2) * 2 * share
-        return replace(self, low=self.low - room, high=self.high + room)
+            factor = 10 ** (share * (math.log10(self.high) - math.log10(self.low)))
+            low = max(self.low / factor, sys.float_info.min)
+            return replace(self, low=low, high=_held(self.high * factor))
+        room = (self.high / 2 - self.low / 2) * (2 * share)
+        return replace(self, low=_held(self.low - room), high=_held(self.high + room))
 
     def describe(self) -> str:
         """The range or the choices in words."""
@@ -129,6 +132,11 @@ def _choice(values: Sequence[Any]) -> Scale:
 
     ordered = {key_of(value): value_text(value) for value in sorted(values, key=order)}
     return Scale("words", words=tuple(ordered.values()), keys=tuple(ordered))
+
+
+def _held(value: float) -> float:
+    """The nearest finite number."""
+    return min(max(value, -sys.float_info.max), sys.float_info.max)
 
 
 def _bend(value: float, kind: str) -> float:

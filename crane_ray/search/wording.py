@@ -49,6 +49,8 @@ def number_text(value: float) -> str:
     """Four digits of a number; whole numbers whole: ``0.25``, ``3e-4``, ``12000``."""
     if isinstance(value, int) and abs(value) < 10**9:
         return str(value)
+    if not math.isfinite(value):
+        return str(value)
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         rounded = f"{value:.4g}"
         return f"{value:.0f}" if "e" in rounded else rounded
@@ -68,7 +70,7 @@ def value_text(value: Any) -> str:
 def objective_text(value: float) -> str:
     """An objective with four decimals, or four digits where that says too little or too much."""
     if value == 0 or 1e-3 <= abs(value) < 100:
-        return f"{value:.4f}"
+        return f"{value + 0.0:.4f}"  # not -0.0000
     return number_text(float(value))
 
 
