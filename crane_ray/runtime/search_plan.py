@@ -153,7 +153,8 @@ def _configs(job: TuneJob, space: Space, task_set: TaskSet) -> list[TrainJob]:
         try:
             configs.append(TrainJob.model_validate(apply(tree, values)))
         except ValidationError as error:
-            faults[explain(error, TrainJob).removeprefix("config: ")] = None
+            lines = explain(error, TrainJob).removeprefix("config: ").split("\n")
+            faults |= dict.fromkeys(line.strip() for line in lines if line.strip())
     for model in {one.model.canonical_json(): one.model for one in configs}.values():
         try:
             with torch.device("meta"):

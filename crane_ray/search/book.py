@@ -16,6 +16,7 @@ from crane_ray import storage
 from crane_ray.search.leaderboard import Status, Trial
 
 WRITE_EVERY_S = 5.0
+"""Between writes of a trial that goes on; so much of its curve is lost when the driver dies."""
 FILE = re.compile(r"([\w.-]+)\.json")
 NOT_METRICS = {"objective", "epochs", "over", "failure"}
 

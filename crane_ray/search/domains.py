@@ -8,7 +8,7 @@ from typing import Any, Literal
 from crane_ray.errors import ConfigError
 
 Value = Any
-"""Of a setting: a number, text, true or false, or null; lists and mappings can be chosen too."""
+"""Of a setting: a number, text, true or false, or null."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,9 @@ def parse_domain(path: str, tree: object) -> Domain:
 
 
 def _choice(path: str, values: list[Value]) -> Choice:
+    odd = [value for value in values if isinstance(value, list | dict)]
+    if odd:
+        raise ConfigError(f"space {path}: {odd[0]!r} is no single value; list numbers or words")
     domain = Choice(tuple(values))
     twice = [value for place, value in enumerate(values) if Choice((*values[:place],)).holds(value)]
     if twice or not values:

@@ -49,7 +49,7 @@ class Objective:
     @property
     def worst(self) -> float:
         """The objective of trials that have none, for searchers."""
-        return -1.0 if self.mode == "max" else 1e9
+        return -1e9 if self.mode == "max" else 1e9
 
     @property
     def words(self) -> str:

@@ -34,21 +34,19 @@ class Space:
     def combinations(self) -> Iterator[dict[str, Value]]:
         """Settings that show whether configs can have all values of the space.
 
-        All combinations of choices, with the ends of the spans beside them.
+        All combinations of choices, each choice alone where these are very many, and the ends of
+        each span; what is not named stays as the config has it.
         """
-        names = list(self.domains)
-        examples = [self.domains[name].examples() for name in names]
-        choices = [
-            values if isinstance(self.domains[name], Choice) else values[:1]
-            for name, values in zip(names, examples, strict=True)
-        ]
-        all_of_them = (
-            dict(zip(names, values, strict=True)) for values in itertools.product(*choices)
+        choices = {
+            path: one.values for path, one in self.domains.items() if isinstance(one, Choice)
+        }
+        together = (
+            dict(zip(choices, values, strict=True))
+            for values in itertools.product(*choices.values())
         )
-        yield from itertools.islice(all_of_them, MOST_COMBINATIONS)
-        first = {name: values[0] for name, values in zip(names, examples, strict=True)}
-        for name, values in zip(names, examples, strict=True):
-            yield from ({**first, name: value} for value in values[1:])
+        yield from itertools.islice(together, MOST_COMBINATIONS)
+        for path, domain in self.domains.items():
+            yield from ({path: value} for value in domain.examples())
 
     def holds(self, values: Mapping[str, Value]) -> bool:
         """Whether the values of all settings are in the space."""

@@ -12,6 +12,7 @@ import torch
 from crane_ray.cohort.splits import Split, read_splits
 from crane_ray.cohort.tasks import load_task_set
 from crane_ray.runtime.folds import FoldWork
+from crane_ray.runtime.search_jobs import TuneJob
 from crane_ray.runtime.studies import attach_features, load_labels, study_provenance
 from crane_ray.runtime.study_jobs import TrainJob
 
@@ -65,25 +66,31 @@ class SmallStudy:
 
     def job(self, results: Path, **settings: Any) -> TrainJob:
         """A training of it; keys of settings have a double underscore for a dot."""
-        given = {key.replace("__", "."): value for key, value in settings.items()}
-        return TrainJob.load(
-            overrides=[
-                ("task", str(self.task)),
-                ("bags.labels", str(self.labels)),
-                ("bags.features", str(self.features)),
-                ("bags.pack.folder", str(self.root / "packs")),
-                ("splits", str(self.splits)),
-                ("results", str(results)),
-                *QUICK.items(),
-                *given.items(),
-            ]
-        )
+        return TrainJob.load(overrides=self._overrides(results, settings))
 
-    def words(self, results: Path, *words: str) -> list[str]:
-        """The same as a command line."""
+    def search(self, results: Path, space: Mapping[str, Any], **settings: Any) -> TuneJob:
+        """A search in it, with settings as in `job`."""
+        overrides = [*self._overrides(results, settings), ("space", dict(space))]
+        return TuneJob.load(overrides=overrides)
+
+    def _overrides(self, results: Path, settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        given = {key.replace("__", "."): value for key, value in settings.items()}
+        return [
+            ("task", str(self.task)),
+            ("bags.labels", str(self.labels)),
+            ("bags.features", str(self.features)),
+            ("bags.pack.folder", str(self.root / "packs")),
+            ("splits", str(self.splits)),
+            ("results", str(results)),
+            *QUICK.items(),
+            *given.items(),
+        ]
+
+    def words(self, results: Path, *words: str, verb: str = "train") -> list[str]:
+        """A command line of a verb that takes the same."""
         settings = [f"--set={key}={value}" for key, value in QUICK.items()]
         return [
-            "train", "--task", str(self.task), "--labels", str(self.labels),
+            verb, "--task", str(self.task), "--labels", str(self.labels),
             "--features", str(self.features), "--pack-folder", str(self.root / "packs"),
             "--splits", str(self.splits), "--results", str(results), *settings, *words,
         ]  # fmt: skip
