@@ -132,14 +132,11 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
         elif item["type"] == "missing":
             lines += [f"{path}: missing; {text}" for path, text in _missing(keys, model)]
         else:
-            name = ".".join(keys)
             reason = item["msg"].removeprefix("Value error, ")
-            if not name:
-                lines.append(reason)
-                continue
-            value = item["input"]
-            shown = "" if isinstance(value, Mapping) else f" {value!r}:"
-            lines.append(f"{name}:{shown} {reason[0].lower()}{reason[1:]}")
+            shown = [] if isinstance(item["input"], Mapping) else [repr(item["input"])]
+            place = ".".join(keys)
+            said = f"{reason[0].lower()}{reason[1:]}" if place or shown else reason
+            lines.append(": ".join([*filter(None, [place]), *shown, said]))
     return f"config{where}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines)
 
 

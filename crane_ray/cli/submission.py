@@ -11,6 +11,7 @@ from crane_ray.errors import ConfigError
 from crane_ray.runtime.evaluation_jobs import AssessJob, EvaluateJob
 from crane_ray.runtime.exchange_jobs import ExportJob, ImportCoordsJob, ImportFeaturesJob
 from crane_ray.runtime.jobs import ExtractJob, PatchJob, VerifyJob
+from crane_ray.runtime.search_jobs import TuneJob
 from crane_ray.runtime.study_jobs import TrainJob
 
 JOBS: dict[str, type[Config]] = {
@@ -21,6 +22,7 @@ JOBS: dict[str, type[Config]] = {
     "import features": ImportFeaturesJob,
     "import coords": ImportCoordsJob,
     "train": TrainJob,
+    "tune": TuneJob,
     "evaluate": EvaluateJob,
     "assess": AssessJob,
 }

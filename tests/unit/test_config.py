@@ -267,7 +267,7 @@ def test_a_validation_error_of_a_whole_config_names_it() -> None:
     try:
         Outer.model_validate([1])
     except ValidationError as error:
-        assert explain(error, Outer).startswith("config: config: [1]: ")
+        assert explain(error, Outer).startswith("config: [1]: ")
     else:
         pytest.fail("a list is no config")
 
