@@ -6,14 +6,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-import ray
 
 from crane_ray import storage
 from crane_ray.cohort.cohort import read_cases, with_features
 from crane_ray.cohort.findings import Finding
 from crane_ray.cohort.splits import Split
 from crane_ray.cohort.tasks import MISSING, TaskSet, TaskSpec
-from crane_ray.errors import ConfigError, CraneError
+from crane_ray.errors import ConfigError
 from crane_ray.evaluation.assessment import (
     assessment_table,
     calibrated_ensemble,
@@ -25,8 +24,8 @@ from crane_ray.manifest import LeftOut, RunManifest
 from crane_ray.mil.checkpoints import load_checkpoint
 from crane_ray.mil.sources import open_source
 from crane_ray.runtime.cluster import connected
-from crane_ray.runtime.evaluation import predict_task
 from crane_ray.runtime.evaluation_jobs import AssessJob
+from crane_ray.runtime.prediction_tasks import predict_on_cluster
 from crane_ray.runtime.studies import StudyData, study_provenance
 from crane_ray.runtime.study_jobs import BagsConfig
 from crane_ray.runtime.trained import find_checkpoints
@@ -117,19 +116,11 @@ def _with_tasks(data: StudyData, tasks: Sequence[TaskSpec]) -> StudyData:
 
 def _ask(job: AssessJob, model: str, paths: dict[int, str], data: StudyData) -> _Verdict:
     """What the networks of a model say, a Ray task a fold."""
-    task = ray.remote(num_cpus=1)(predict_task)
-    whole, everything = ray.put(data), Split((), (), data.cohort.slide_ids)
-    waiting = [
-        task.remote(whole, fold, path, everything, ("external",)) for fold, path in paths.items()
-    ]
-    tables, left_out = [], list[LeftOut]()
-    for reference in waiting:
-        result = ray.get(reference)
-        if isinstance(result, CraneError):
-            raise result
-        table, left_out = result
-        tables.append(Predictions(table))
-    predictions = by_case(Predictions.concat(tables))
+    everything = Split((), (), data.cohort.slide_ids)
+    found, left_out = predict_on_cluster(
+        data, paths, dict.fromkeys(paths, everything), ("external",)
+    )
+    predictions = by_case(Predictions.concat(found.values()))
     val = _val_predictions(model)
     tasks = data.cohort.task_set.tasks
     probabilities, uncalibrated = {}, []

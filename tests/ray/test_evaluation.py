@@ -83,7 +83,7 @@ def test_an_external_cohort_of_cases_some_of_which_were_trained_on(
     more = ("--split", "external", "--bag-level", "case", "--ensemble", "--eval-code", "other")
     assert call(words(study, run, tmp_path, *more)) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "error: 16 slides of 16 in the run's own train or val parts" in out
+    assert "error: 16 slides of 16 of cases in the run's own train or val parts" in out
     assert "trained on bags of a slide each, and are judged on bags of a case each" in out
     found = predictions(tmp_path / "EVAL_other").select(fold=ENSEMBLE).arrays("kind")
     assert len(found) == 15
