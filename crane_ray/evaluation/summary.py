@@ -23,7 +23,7 @@ from crane_ray.evaluation.measuring import Place, measure, measure_mean
 from crane_ray.evaluation.predictions import ENSEMBLE, PredictionArrays, Predictions
 from crane_ray.evaluation.scoring import CALIBRATED, FoldFacts, Scored, fold_facts
 
-__all__ = ["Evaluation", "Measurement", "evaluate", "metrics_rows"]
+__all__ = ["Evaluation", "Measurement", "check_thresholds", "evaluate", "metrics_rows"]
 
 SPLIT_ORDER = ("test", "external", "val", "train")
 """Splits as results list them: what counts first."""
@@ -67,7 +67,7 @@ def evaluate(
         ConfigError: a task without predictions, or with another number of classes; a threshold
             of no such task; a subgroup table that names none of the slides.
     """
-    _check_thresholds(thresholds or {}, tasks)
+    check_thresholds(thresholds or {}, tasks)
     measurements: list[Measurement] = []
     for task in tasks:
         rows = predictions.arrays(task.name)
@@ -159,7 +159,12 @@ def _fold_name(fold: int) -> str:
     return ENSEMBLED if fold == ENSEMBLE else str(fold)
 
 
-def _check_thresholds(thresholds: Mapping[str, float], tasks: Sequence[TaskSpec]) -> None:
+def check_thresholds(thresholds: Mapping[str, float], tasks: Sequence[TaskSpec]) -> None:
+    """Refuses thresholds that cannot be applied; jobs ask before any work starts.
+
+    Raises:
+        ConfigError: one is of no task with two classes, or is no probability.
+    """
     binary = sorted(task.name for task in tasks if task.num_classes == 2)
     for name, value in thresholds.items():
         if name not in binary:

@@ -20,6 +20,7 @@ from crane_ray.evaluation.assessment import (
 )
 from crane_ray.evaluation.averaging import by_case
 from crane_ray.evaluation.predictions import Predictions
+from crane_ray.evaluation.summary import check_thresholds
 from crane_ray.manifest import LeftOut, RunManifest
 from crane_ray.mil.checkpoints import load_checkpoint
 from crane_ray.mil.sources import open_source
@@ -70,6 +71,7 @@ def run_assessment(job: AssessJob) -> AssessmentSummary:
     models = [job.model] + ([job.grade_model] if job.grade_model else [])
     paths = {model: find_checkpoints(model) for model in models}
     tasks = {model: load_checkpoint(next(iter(paths[model].values()))).tasks for model in models}
+    check_thresholds(job.thresholds, [task for own in tasks.values() for task in own])
     findings = _graded_findings(job, tasks[job.model]) if job.grade_model else {}
     data = _data(job, tasks[job.model])
     with connected(job.cluster):
@@ -92,14 +94,15 @@ def run_assessment(job: AssessJob) -> AssessmentSummary:
 
 
 def _graded_findings(job: AssessJob, tasks: Sequence[TaskSpec]) -> dict[str, str]:
-    found = {task.name: task.classes[0] for task in tasks if task.name in job.graded_findings}
-    if not found:
+    none_of = {task.name: task.classes[0] for task in tasks}
+    unknown = [name for name in job.graded_findings if name not in none_of]
+    if unknown or not job.graded_findings:
         raise ConfigError(
-            f"graded_findings {', '.join(job.graded_findings)}: {job.model} has none of these "
-            f"tasks; it has {', '.join(task.name for task in tasks)}; name those that call for a "
-            "grade with --set graded_findings=[...]"
+            f"graded_findings {', '.join(unknown) or '[]'}: {job.model} has the tasks "
+            f"{', '.join(none_of)}; name those of them that call for a grade with "
+            "--set graded_findings=[...]"
         )
-    return found
+    return {name: none_of[name] for name in job.graded_findings}
 
 
 def _data(job: AssessJob, tasks: Sequence[TaskSpec]) -> StudyData:

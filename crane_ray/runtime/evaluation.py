@@ -12,7 +12,7 @@ from crane_ray.evaluation.averaging import ensemble
 from crane_ray.evaluation.measurements import Evaluation, metrics_rows
 from crane_ray.evaluation.predictions import Predictions
 from crane_ray.evaluation.published_layout import write_evaluation
-from crane_ray.evaluation.summary import evaluate
+from crane_ray.evaluation.summary import check_thresholds, evaluate
 from crane_ray.manifest import LeftOut, RunManifest
 from crane_ray.mil.checkpoints import Checkpoint, load_checkpoint
 from crane_ray.runtime.cluster import connected
@@ -52,6 +52,7 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
     paths = find_checkpoints(job.model, job.fold_numbers())
     first = load_checkpoint(next(iter(paths.values())))
     task_set = _task_set(job, first)
+    check_thresholds(job.thresholds, task_set.tasks)
     labelled = load_labels(job.bags, task_set)
     data = attach_features(labelled, job.bags)
     splits = _splits(job, data, list(paths))

@@ -10,6 +10,7 @@ import pytest
 from crane_ray.cli.main import call
 from crane_ray.evaluation.predictions import ENSEMBLE, Predictions
 from crane_ray.manifest import RunManifest
+from crane_ray.runtime import evaluation
 from crane_ray.runtime.training import run_training
 from tests.unit.runtime.small_study import DIM, SmallStudy, make_study
 
@@ -135,3 +136,24 @@ def test_all_parts(study: SmallStudy, run: Path, tmp_path: Path) -> None:
     found = predictions(tmp_path / "EVAL_own_s1_all")
     assert found.splits() == ["test", "train", "val"]
     assert len(found) == 16
+
+
+@pytest.mark.parametrize(
+    ("threshold", "told"),
+    [("other=0.5", "threshold of task other: not a task"), ("kind=50", "is no probability")],
+)
+def test_thresholds_are_looked_at_before_any_work(
+    study: SmallStudy,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    threshold: str,
+    told: str,
+) -> None:
+    def begin(*_: object) -> None:
+        raise AssertionError("work started")
+
+    monkeypatch.setattr(evaluation, "connected", begin)
+    assert call(words(study, run, tmp_path, "--set", f"thresholds.{threshold}")) == 2
+    assert told in " ".join(capsys.readouterr().out.split())
