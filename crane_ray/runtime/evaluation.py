@@ -97,8 +97,7 @@ def _judge(
     )
     judged.to_parquet(storage.join(folder, "predictions.parquet"))
     evaluation.write(folder)
-    if job.split != "all":
-        write_evaluation(folder, predictions, tasks)
+    write_evaluation(folder, predictions, tasks)
     storage.put_bytes(storage.join(folder, "config.yaml"), job.to_yaml().encode())
     return evaluation
 

@@ -136,6 +136,8 @@ def test_all_parts(study: SmallStudy, run: Path, tmp_path: Path) -> None:
     found = predictions(tmp_path / "EVAL_own_s1_all")
     assert found.splits() == ["test", "train", "val"]
     assert len(found) == 16
+    table = pd.read_csv(tmp_path / "EVAL_own_s1_all" / "fold_2.csv")
+    assert sorted(table["slide_id"]) == sorted(study.slide_ids)
 
 
 @pytest.mark.parametrize(
