@@ -29,7 +29,7 @@ from crane_ray.runtime.evaluation_jobs import AssessJob
 from crane_ray.runtime.prediction_tasks import predict_on_cluster
 from crane_ray.runtime.studies import StudyData, study_provenance
 from crane_ray.runtime.study_jobs import BagsConfig
-from crane_ray.runtime.trained import find_checkpoints
+from crane_ray.runtime.trained import find_checkpoints, val_predictions
 
 
 @dataclass
@@ -124,7 +124,7 @@ def _ask(job: AssessJob, model: str, paths: dict[int, str], data: StudyData) -> 
         data, paths, dict.fromkeys(paths, everything), ("external",)
     )
     predictions = by_case(Predictions.concat(found.values()))
-    val = _val_predictions(model)
+    val = val_predictions(model, "case")
     tasks = data.cohort.task_set.tasks
     probabilities, uncalibrated = {}, []
     for one in tasks:
@@ -144,14 +144,6 @@ def _fingerprint(path: str) -> str:
     """Of a checkpoint: what it was trained with, or of a published one the file's SHA-256."""
     provenance = load_checkpoint(path).provenance
     return str(provenance.get("fingerprint") or provenance["sha256"][:16])
-
-
-def _val_predictions(model: str) -> Predictions:
-    """What a run kept of its val parts, by case; nothing of a checkpoint alone."""
-    path = storage.join(model, "predictions.parquet")
-    if storage.kind_of(model) == "file" or not storage.exists(path):
-        return Predictions.concat([])
-    return Predictions.from_parquet(path).select(split="val")
 
 
 def _with_facts(table: pd.DataFrame, data: StudyData, verdicts: Sequence[_Verdict]) -> pd.DataFrame:

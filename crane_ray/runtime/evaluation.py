@@ -26,7 +26,7 @@ from crane_ray.runtime.studies import (
     load_labels,
     study_provenance,
 )
-from crane_ray.runtime.trained import find_checkpoints
+from crane_ray.runtime.trained import find_checkpoints, val_predictions
 
 PARTS = ("train", "val", "test")
 
@@ -172,11 +172,10 @@ def _ensembles(job: EvaluateJob, predictions: Predictions) -> list[Predictions]:
 
 def _fitted_on_val(job: EvaluateJob, predictions: Predictions) -> Predictions:
     """With the run's own predictions of val, to which temperatures and thresholds are fitted."""
-    path = storage.join(job.model, "predictions.parquet")
-    if "val" in predictions.splits() or not storage.exists(path):
+    if "val" in predictions.splits():
         return predictions
     folds, tasks = set(predictions.folds()), set(predictions.tasks())
-    kept = Predictions.from_parquet(path).select(split="val")
+    kept = val_predictions(job.model, job.bags.level)
     wanted = [
         kept.select(fold=fold, task=task)
         for fold in kept.folds()
