@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -170,7 +170,11 @@ def _write(
         "failures" if summary.left_out else "done",
         counts={"cases": len(summary.table), "left_out": len(summary.left_out)},
         left_out=summary.left_out,
-        facts={"features": study_provenance(data), "uncalibrated": summary.uncalibrated},
+        facts={
+            "features": study_provenance(data),
+            "findings": [asdict(finding) for finding in summary.findings],
+            "uncalibrated": summary.uncalibrated,
+        },
     )
     files = {
         "assessment.parquet": sink.getvalue(),

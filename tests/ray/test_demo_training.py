@@ -84,6 +84,23 @@ def test_cases_are_assessed_and_those_with_a_finding_graded(demo: Path) -> None:
     assert not summary.left_out
 
 
+def test_cases_without_features_are_in_the_manifest(demo: Path) -> None:
+    cases = demo / "cases.csv"
+    cases.write_text("case_id,slide_id\ncase_1,slide_1\nother,slide_99\n")
+    job = AssessJob(
+        model=str(demo / "results" / "cardiac-mtl_s1" / "s_0_checkpoint.safetensors"),
+        cases=str(cases),
+        features=str(demo / "work" / "features" / "resnet50_trunc"),
+        out=str(demo / "few"),
+    )
+    summary = run_assessment(job)
+    assert summary.table["case_id"].tolist() == ["case_1"]
+    assert summary.uncalibrated == ["cell", "amr", "quilty"], "a checkpoint alone has no val part"
+    facts = json.loads((demo / "few" / "manifest.json").read_text())["facts"]
+    told = {finding["kind"]: finding["names"] for finding in facts["findings"]}
+    assert told["without_features"] == ["slide_99"]
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
