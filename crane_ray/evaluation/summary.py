@@ -29,7 +29,7 @@ SPLIT_ORDER = ("test", "external", "val", "train")
 """Splits as results list them: what counts first."""
 
 UNNAMED = "(none)"
-"""The value of slides that a subgroup table does not name."""
+"""The value of slides that a subgroup table does not name, or has an empty cell for."""
 
 Groups = Mapping[str, Mapping[str, str]]
 """Subgroup tables: a name (site) to each slide's or case's value."""
@@ -140,18 +140,18 @@ def _groups(rows: PredictionArrays, by: Groups) -> Iterator[tuple[str, npt.NDArr
     """All slides, then each value of each subgroup table, sorted."""
     yield WHOLE, np.ones(len(rows), dtype=np.bool_)
     for name, table in by.items():
-        values = [
-            table.get(slide, table.get(case, UNNAMED))
+        found = [
+            table.get(slide, table.get(case))
             for slide, case in zip(rows.slide_ids_N, rows.case_ids_N, strict=True)
         ]
-        values_N = np.array(values, dtype=object)
-        if np.all(values_N == UNNAMED):
+        if all(value is None for value in found):
             raise ConfigError(
                 f"groups by {name}: none of the {len(rows)} slides and their cases is in the "
                 f"table; first slide {rows.slide_ids_N[0] or '(case)'} of case "
                 f"{rows.case_ids_N[0]}; give bare slide ids or case ids"
             )
-        for value in sorted(set(values)):
+        values_N = np.array([value or UNNAMED for value in found], dtype=object)
+        for value in sorted(set(values_N)):
             yield f"{name}={value}", values_N == value
 
 
