@@ -136,14 +136,8 @@ def _ask(job: AssessJob, model: str, paths: dict[int, str], data: StudyData) -> 
         assessment_table(tasks, probabilities, job.thresholds),
         uncalibrated,
         left_out,
-        " ".join(_fingerprint(path) for path in paths.values()),
+        " ".join(load_checkpoint(path).fingerprint for path in paths.values()),
     )
-
-
-def _fingerprint(path: str) -> str:
-    """Of a checkpoint: what it was trained with, or of a published one the file's SHA-256."""
-    provenance = load_checkpoint(path).provenance
-    return str(provenance.get("fingerprint") or provenance["sha256"][:16])
 
 
 def _with_facts(table: pd.DataFrame, data: StudyData, verdicts: Sequence[_Verdict]) -> pd.DataFrame:

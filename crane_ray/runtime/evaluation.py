@@ -63,16 +63,8 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
     with connected(job.cluster):
         predictions = _predicted(job, data, paths, splits, summary)
     evaluation = _judge(job, data, predictions, summary)
-    finished = manifest.finish(
-        "failures" if summary.left_out else "done",
-        counts={"slides": len(data.cohort.slide_ids), "left_out": len(summary.left_out)},
-        left_out=summary.left_out,
-        facts={
-            "checkpoints": paths,
-            "features": study_provenance(data),
-            "findings": [asdict(finding) for finding in summary.findings],
-        },
-    )
+    outcome = "failures" if summary.left_out else "done"
+    finished = manifest.finish(outcome, **_record(data, paths, summary))
     finished.save(storage.join(summary.folder, "manifest.json"))
     summary.rows = [
         {"part": part, **row}
@@ -80,6 +72,24 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
         for row in metrics_rows(evaluation, split=part)
     ]
     return summary
+
+
+def _record(
+    data: StudyData, paths: Mapping[int, str], summary: EvaluationSummary
+) -> dict[str, object]:
+    """What the manifest says."""
+    return {
+        "counts": {"slides": len(data.cohort.slide_ids), "left_out": len(summary.left_out)},
+        "left_out": summary.left_out,
+        "facts": {
+            "checkpoints": {
+                str(fold): {"path": path, "fingerprint": load_checkpoint(path).fingerprint}
+                for fold, path in paths.items()
+            },
+            "features": study_provenance(data),
+            "findings": [asdict(finding) for finding in summary.findings],
+        },
+    }
 
 
 def _judge(

@@ -64,6 +64,10 @@ def test_the_test_part_again_is_what_the_run_said(
     # Temperatures are fitted on the run's own val predictions.
     for metric in ("auc", "ece", "ece_calibrated", "sensitivity_at_youden"):
         assert again[metric]["value"] == pytest.approx(whole[metric]["value"], abs=1e-5)
+    facts = json.loads((folder / "manifest.json").read_text())["facts"]
+    for name in "012":
+        outcome = json.loads((run / "folds" / name / "outcome.json").read_text())
+        assert facts["checkpoints"][name]["fingerprint"] == outcome["fingerprint"]
     assert call(words(study, run, tmp_path)) == 2
     assert "there is an evaluation already" in capsys.readouterr().out
 
