@@ -105,6 +105,8 @@ def _judge(
         thresholds=job.thresholds or None,
         num_replicates=job.num_replicates,
     )
+    if job.overwrite:  # or fold_7.csv of an evaluation with more folds would lie beside these
+        storage.remove_tree(folder)
     judged.to_parquet(storage.join(folder, "predictions.parquet"))
     evaluation.write(folder)
     write_evaluation(folder, predictions, tasks)

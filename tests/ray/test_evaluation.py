@@ -135,8 +135,17 @@ def test_features_that_do_not_fit_or_cannot_be_used(
     assert "S5" not in found.table["slide_id"].to_pylist()
 
 
-def test_all_parts(study: SmallStudy, run: Path, tmp_path: Path) -> None:
-    assert call(words(study, run, tmp_path, "--split", "all", "--folds", "2")) == 0
+def test_all_parts_in_place_of_another_evaluation(
+    study: SmallStudy, run: Path, tmp_path: Path
+) -> None:
+    stale = tmp_path / "EVAL_own_s1_all" / "fold_7.csv"
+    stale.parent.mkdir()
+    stale.touch()
+    (stale.parent / "manifest.json").touch()
+    assert call(words(study, run, tmp_path, "--split", "all", "--folds", "2")) == 2
+    assert stale.exists()
+    assert call(words(study, run, tmp_path, "--split", "all", "--folds", "2", "--overwrite")) == 0
+    assert not stale.exists()
     found = predictions(tmp_path / "EVAL_own_s1_all")
     assert found.splits() == ["test", "train", "val"]
     assert len(found) == 16
