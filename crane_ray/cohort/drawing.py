@@ -118,9 +118,13 @@ def draw_monte_carlo(
 
 
 def draw_held_out(strata: Strata, shares: Shares, seed: int) -> list[int]:
-    """One test part for all folds, drawn as ``hold_out_test`` does.
+    """One test part for all folds: ``hold_out_test``, by patient.
 
-    The generator is seeded for this draw, and again for the folds.
+    The generator is seeded for this draw and again for the folds, and the folds' val counts are
+    those of all cases: so do CRANE's programs. Deviation from CLAM's: those hand the places of the
+    drawn patients' slides on as if they were patients', so that with several slides a patient
+    others are held out than were drawn. No published split that was drawn so is at hand: this
+    rests on what the programs say, not on their files.
 
     Raises:
         ConfigError: a stratum has too few cases.

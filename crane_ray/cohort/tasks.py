@@ -52,6 +52,11 @@ class TaskSpec(Config):
                     f"task {self.name}: alias {label!r} stands for {name!r}, which is none of its "
                     f"classes: {', '.join(self.classes)}"
                 )
+            if label in self.classes and label != name:
+                raise ValueError(
+                    f"task {self.name}: {label!r} is a class, and cannot be an alias of {name!r}; "
+                    "leave out one of the two"
+                )
         taken = sorted({*self.ignore} & {*self.classes, *self.aliases})
         if taken:
             raise ValueError(f"task {self.name}: {', '.join(taken)} is both a class and ignored")

@@ -23,13 +23,13 @@ from crane_ray.evaluation.measuring import Place, measure, measure_mean
 from crane_ray.evaluation.predictions import ENSEMBLE, PredictionArrays, Predictions
 from crane_ray.evaluation.scoring import CALIBRATED, FoldFacts, Scored, fold_facts
 
-__all__ = ["Evaluation", "Measurement", "evaluate", "metrics_rows"]
+__all__ = ["Evaluation", "Measurement", "check_thresholds", "evaluate", "metrics_rows"]
 
 SPLIT_ORDER = ("test", "external", "val", "train")
 """Splits as results list them: what counts first."""
 
 UNNAMED = "(none)"
-"""The value of slides that a subgroup table does not name."""
+"""The value of slides that a subgroup table does not name, or has an empty cell for."""
 
 Groups = Mapping[str, Mapping[str, str]]
 """Subgroup tables: a name (site) to each slide's or case's value."""
@@ -67,7 +67,7 @@ def evaluate(
         ConfigError: a task without predictions, or with another number of classes; a threshold
             of no such task; a subgroup table that names none of the slides.
     """
-    _check_thresholds(thresholds or {}, tasks)
+    check_thresholds(thresholds or {}, tasks)
     measurements: list[Measurement] = []
     for task in tasks:
         rows = predictions.arrays(task.name)
@@ -140,18 +140,18 @@ def _groups(rows: PredictionArrays, by: Groups) -> Iterator[tuple[str, npt.NDArr
     """All slides, then each value of each subgroup table, sorted."""
     yield WHOLE, np.ones(len(rows), dtype=np.bool_)
     for name, table in by.items():
-        values = [
-            table.get(slide, table.get(case, UNNAMED))
+        found = [
+            table.get(slide, table.get(case))
             for slide, case in zip(rows.slide_ids_N, rows.case_ids_N, strict=True)
         ]
-        values_N = np.array(values, dtype=object)
-        if np.all(values_N == UNNAMED):
+        if all(value is None for value in found):
             raise ConfigError(
                 f"groups by {name}: none of the {len(rows)} slides and their cases is in the "
                 f"table; first slide {rows.slide_ids_N[0] or '(case)'} of case "
                 f"{rows.case_ids_N[0]}; give bare slide ids or case ids"
             )
-        for value in sorted(set(values)):
+        values_N = np.array([value or UNNAMED for value in found], dtype=object)
+        for value in sorted(set(values_N)):
             yield f"{name}={value}", values_N == value
 
 
@@ -159,7 +159,12 @@ def _fold_name(fold: int) -> str:
     return ENSEMBLED if fold == ENSEMBLE else str(fold)
 
 
-def _check_thresholds(thresholds: Mapping[str, float], tasks: Sequence[TaskSpec]) -> None:
+def check_thresholds(thresholds: Mapping[str, float], tasks: Sequence[TaskSpec]) -> None:
+    """Refuses thresholds that cannot be applied; jobs ask before any work starts.
+
+    Raises:
+        ConfigError: one is of no task with two classes, or is no probability.
+    """
     binary = sorted(task.name for task in tasks if task.num_classes == 2)
     for name, value in thresholds.items():
         if name not in binary:

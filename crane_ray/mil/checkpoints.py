@@ -49,6 +49,12 @@ class Checkpoint:
     names_classes: bool
     """Whether the file says what its heads and their classes are, or they are numbered."""
 
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of what its weights are a function of, else of the file; '' if unknown."""
+        facts = self.provenance
+        return str(facts.get("fingerprint") or facts.get("sha256", "")[:16])
+
 
 def load_checkpoint(path: str, *, tasks: Sequence[TaskSpec] | None = None) -> Checkpoint:
     """The network in a file; nothing in it is ever unpickled but tensors.

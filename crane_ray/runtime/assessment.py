@@ -2,18 +2,17 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-import ray
 
 from crane_ray import storage
 from crane_ray.cohort.cohort import read_cases, with_features
 from crane_ray.cohort.findings import Finding
 from crane_ray.cohort.splits import Split
 from crane_ray.cohort.tasks import MISSING, TaskSet, TaskSpec
-from crane_ray.errors import ConfigError, CraneError
+from crane_ray.errors import ConfigError
 from crane_ray.evaluation.assessment import (
     assessment_table,
     calibrated_ensemble,
@@ -21,15 +20,16 @@ from crane_ray.evaluation.assessment import (
 )
 from crane_ray.evaluation.averaging import by_case
 from crane_ray.evaluation.predictions import Predictions
+from crane_ray.evaluation.summary import check_thresholds
 from crane_ray.manifest import LeftOut, RunManifest
 from crane_ray.mil.checkpoints import load_checkpoint
 from crane_ray.mil.sources import open_source
 from crane_ray.runtime.cluster import connected
-from crane_ray.runtime.evaluation import predict_task
 from crane_ray.runtime.evaluation_jobs import AssessJob
+from crane_ray.runtime.prediction_tasks import predict_on_cluster
 from crane_ray.runtime.studies import StudyData, study_provenance
 from crane_ray.runtime.study_jobs import BagsConfig
-from crane_ray.runtime.trained import find_checkpoints
+from crane_ray.runtime.trained import find_checkpoints, val_predictions
 
 
 @dataclass
@@ -71,6 +71,7 @@ def run_assessment(job: AssessJob) -> AssessmentSummary:
     models = [job.model] + ([job.grade_model] if job.grade_model else [])
     paths = {model: find_checkpoints(model) for model in models}
     tasks = {model: load_checkpoint(next(iter(paths[model].values()))).tasks for model in models}
+    check_thresholds(job.thresholds, [task for own in tasks.values() for task in own])
     findings = _graded_findings(job, tasks[job.model]) if job.grade_model else {}
     data = _data(job, tasks[job.model])
     with connected(job.cluster):
@@ -93,14 +94,15 @@ def run_assessment(job: AssessJob) -> AssessmentSummary:
 
 
 def _graded_findings(job: AssessJob, tasks: Sequence[TaskSpec]) -> dict[str, str]:
-    found = {task.name: task.classes[0] for task in tasks if task.name in job.graded_findings}
-    if not found:
+    none_of = {task.name: task.classes[0] for task in tasks}
+    unknown = [name for name in job.graded_findings if name not in none_of]
+    if unknown or not job.graded_findings:
         raise ConfigError(
-            f"graded_findings {', '.join(job.graded_findings)}: {job.model} has none of these "
-            f"tasks; it has {', '.join(task.name for task in tasks)}; name those that call for a "
-            "grade with --set graded_findings=[...]"
+            f"graded_findings {', '.join(unknown) or '[]'}: {job.model} has the tasks "
+            f"{', '.join(none_of)}; name those of them that call for a grade with "
+            "--set graded_findings=[...]"
         )
-    return found
+    return {name: none_of[name] for name in job.graded_findings}
 
 
 def _data(job: AssessJob, tasks: Sequence[TaskSpec]) -> StudyData:
@@ -117,20 +119,12 @@ def _with_tasks(data: StudyData, tasks: Sequence[TaskSpec]) -> StudyData:
 
 def _ask(job: AssessJob, model: str, paths: dict[int, str], data: StudyData) -> _Verdict:
     """What the networks of a model say, a Ray task a fold."""
-    task = ray.remote(num_cpus=1)(predict_task)
-    whole, everything = ray.put(data), Split((), (), data.cohort.slide_ids)
-    waiting = [
-        task.remote(whole, fold, path, everything, ("external",)) for fold, path in paths.items()
-    ]
-    tables, left_out = [], list[LeftOut]()
-    for reference in waiting:
-        result = ray.get(reference)
-        if isinstance(result, CraneError):
-            raise result
-        table, left_out = result
-        tables.append(Predictions(table))
-    predictions = by_case(Predictions.concat(tables))
-    val = _val_predictions(model)
+    everything = Split((), (), data.cohort.slide_ids)
+    found, left_out = predict_on_cluster(
+        data, paths, dict.fromkeys(paths, everything), ("external",)
+    )
+    predictions = by_case(Predictions.concat(found.values()))
+    val = val_predictions(model, "case")
     tasks = data.cohort.task_set.tasks
     probabilities, uncalibrated = {}, []
     for one in tasks:
@@ -142,22 +136,8 @@ def _ask(job: AssessJob, model: str, paths: dict[int, str], data: StudyData) -> 
         assessment_table(tasks, probabilities, job.thresholds),
         uncalibrated,
         left_out,
-        " ".join(_fingerprint(path) for path in paths.values()),
+        " ".join(load_checkpoint(path).fingerprint for path in paths.values()),
     )
-
-
-def _fingerprint(path: str) -> str:
-    """Of a checkpoint: what it was trained with, or of a published one the file's SHA-256."""
-    provenance = load_checkpoint(path).provenance
-    return str(provenance.get("fingerprint") or provenance["sha256"][:16])
-
-
-def _val_predictions(model: str) -> Predictions:
-    """What a run kept of its val parts, by case; nothing of a checkpoint alone."""
-    path = storage.join(model, "predictions.parquet")
-    if storage.kind_of(model) == "file" or not storage.exists(path):
-        return Predictions.concat([])
-    return Predictions.from_parquet(path).select(split="val")
 
 
 def _with_facts(table: pd.DataFrame, data: StudyData, verdicts: Sequence[_Verdict]) -> pd.DataFrame:
@@ -184,7 +164,11 @@ def _write(
         "failures" if summary.left_out else "done",
         counts={"cases": len(summary.table), "left_out": len(summary.left_out)},
         left_out=summary.left_out,
-        facts={"features": study_provenance(data), "uncalibrated": summary.uncalibrated},
+        facts={
+            "features": study_provenance(data),
+            "findings": [asdict(finding) for finding in summary.findings],
+            "uncalibrated": summary.uncalibrated,
+        },
     )
     files = {
         "assessment.parquet": sink.getvalue(),

@@ -1,30 +1,24 @@
-"""Trained networks judged on a part of a cohort, a Ray task a fold."""
+"""Trained networks judged on a part of a cohort."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
-
-import pyarrow as pa
-import ray
-import torch
-from ray.exceptions import RayError, RayTaskError
 
 from crane_ray import storage
-from crane_ray.cohort.cohort import Cohort
 from crane_ray.cohort.findings import Finding, counted, some
-from crane_ray.cohort.split_check import check_splits
-from crane_ray.cohort.splits import SPLIT_FILE, Split, read_splits
+from crane_ray.cohort.splits import Split, read_splits
 from crane_ray.cohort.tasks import TaskSet, load_task_set
-from crane_ray.errors import ClusterError, ConfigError, CraneError
+from crane_ray.errors import ConfigError
 from crane_ray.evaluation.averaging import ensemble
-from crane_ray.evaluation.measurements import metrics_rows
+from crane_ray.evaluation.measurements import Evaluation, metrics_rows
 from crane_ray.evaluation.predictions import Predictions
 from crane_ray.evaluation.published_layout import write_evaluation
-from crane_ray.evaluation.summary import evaluate
+from crane_ray.evaluation.summary import check_thresholds, evaluate
 from crane_ray.manifest import LeftOut, RunManifest
 from crane_ray.mil.checkpoints import Checkpoint, load_checkpoint
 from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.evaluation_findings import evaluation_findings
 from crane_ray.runtime.evaluation_jobs import EvaluateJob
+from crane_ray.runtime.prediction_tasks import predict_on_cluster
 from crane_ray.runtime.results import subgroups
 from crane_ray.runtime.studies import (
     StudyData,
@@ -32,11 +26,9 @@ from crane_ray.runtime.studies import (
     load_labels,
     study_provenance,
 )
-from crane_ray.runtime.trained import find_checkpoints, predict_bags, require_features
+from crane_ray.runtime.trained import find_checkpoints, val_predictions
 
 PARTS = ("train", "val", "test")
-ABOUT_PARTS = frozenset({"unlabelled", "without_features", "shared_slides", "shared_cases"})
-"""Of what may be wrong with splits, what makes numbers wrong or parts smaller."""
 
 
 @dataclass
@@ -60,50 +52,70 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
     paths = find_checkpoints(job.model, job.fold_numbers())
     first = load_checkpoint(next(iter(paths.values())))
     task_set = _task_set(job, first)
+    check_thresholds(job.thresholds, task_set.tasks)
     labelled = load_labels(job.bags, task_set)
     data = attach_features(labelled, job.bags)
     splits = _splits(job, data, list(paths))
-    folder = _folder(job)
     subgroups(data, job.by)  # for its error: the columns are needed at the end
-    findings = (
-        *data.cohort.findings,
-        *_about_splits(job, labelled, data, splits),
-        *_about_level(job, first),
-    )
-    summary = EvaluationSummary(folder, job.split, findings=findings)
+    findings = evaluation_findings(job, labelled, data, splits, first.provenance)
+    summary = EvaluationSummary(_folder(job), job.split, findings=findings)
     manifest = RunManifest.start("evaluate", job)
     with connected(job.cluster):
         predictions = _predicted(job, data, paths, splits, summary)
+    evaluation = _judge(job, data, predictions, summary)
+    outcome = "failures" if summary.left_out else "done"
+    finished = manifest.finish(outcome, **_record(data, paths, summary))
+    finished.save(storage.join(summary.folder, "manifest.json"))
+    summary.rows = [
+        {"part": part, **row}
+        for part in _parts(job)
+        for row in metrics_rows(evaluation, split=part)
+    ]
+    return summary
+
+
+def _record(
+    data: StudyData, paths: Mapping[int, str], summary: EvaluationSummary
+) -> dict[str, object]:
+    """What the manifest says."""
+    return {
+        "counts": {"slides": len(data.cohort.slide_ids), "left_out": len(summary.left_out)},
+        "left_out": summary.left_out,
+        "facts": {
+            "checkpoints": {
+                str(fold): {"path": path, "fingerprint": load_checkpoint(path).fingerprint}
+                for fold, path in paths.items()
+            },
+            "features": study_provenance(data),
+            "findings": [asdict(finding) for finding in summary.findings],
+        },
+    }
+
+
+def _judge(
+    job: EvaluateJob, data: StudyData, predictions: Predictions, summary: EvaluationSummary
+) -> Evaluation:
+    """The metrics of predictions; they, the predictions and the published files are written."""
+    tasks, folder = data.cohort.task_set.tasks, summary.folder
     judged = Predictions.concat([predictions, *_ensembles(job, predictions)])
-    fitted = _fitted_on_val(job, judged)
     evaluation = evaluate(
-        fitted,
-        task_set.tasks,
+        _fitted_on_val(job, judged),
+        tasks,
         by=subgroups(data, job.by),
         thresholds=job.thresholds or None,
         num_replicates=job.num_replicates,
     )
+    if job.overwrite:  # or fold_7.csv of an evaluation with more folds would lie beside these
+        storage.remove_tree(folder)
     judged.to_parquet(storage.join(folder, "predictions.parquet"))
     evaluation.write(folder)
-    if job.split != "all":
-        write_evaluation(folder, predictions, task_set.tasks)
+    write_evaluation(folder, predictions, tasks)
     storage.put_bytes(storage.join(folder, "config.yaml"), job.to_yaml().encode())
-    finished = manifest.finish(
-        "failures" if summary.left_out else "done",
-        counts={"slides": len(data.cohort.slide_ids), "left_out": len(summary.left_out)},
-        left_out=summary.left_out,
-        facts={
-            "checkpoints": paths,
-            "features": study_provenance(data),
-            "findings": [asdict(finding) for finding in summary.findings],
-        },
-    )
-    finished.save(storage.join(folder, "manifest.json"))
-    shown = PARTS if job.split == "all" else (job.split,)
-    summary.rows = [
-        {"part": part, **row} for part in shown for row in metrics_rows(evaluation, split=part)
-    ]
-    return summary
+    return evaluation
+
+
+def _parts(job: EvaluateJob) -> Sequence[str]:
+    return PARTS if job.split == "all" else (job.split,)
 
 
 def _task_set(job: EvaluateJob, first: Checkpoint) -> TaskSet:
@@ -116,46 +128,6 @@ def _task_set(job: EvaluateJob, first: Checkpoint) -> TaskSet:
         )
     rows = first.provenance.get("filter", {})
     return TaskSet(name="checkpoint", tasks=first.tasks, filter=rows)
-
-
-def _about_splits(
-    job: EvaluateJob, labelled: Cohort, data: StudyData, splits: Mapping[int, Split]
-) -> list[Finding]:
-    """Slides of the part that cannot be judged, and such that were trained on."""
-    if job.split == "external":
-        return _seen_in_training(job, data)
-    said = {finding.kind for finding in data.cohort.findings}
-    found = check_splits(splits, labelled, data.cohort.slide_ids)
-    return [finding for finding in found if finding.kind in ABOUT_PARTS - said]
-
-
-def _seen_in_training(job: EvaluateJob, data: StudyData) -> list[Finding]:
-    """Slides and cases of an external cohort that the run itself was trained on."""
-    if storage.kind_of(job.model) != "folder":
-        return []
-    copies = [it for it in storage.list_files(job.model, ".csv") if SPLIT_FILE.search(it)]
-    splits = read_splits(job.model).values() if copies else ()
-    used = {slide for split in splits for slide in (*split.train, *split.val)}
-    names = tuple(slide for slide in data.cohort.slide_ids if slide in used)
-    if not names:
-        return []
-    message = (
-        f"{counted(len(names), 'slide')} of {len(data.cohort.slide_ids):,} in the run's own train "
-        f"or val parts ({some(names)}); what networks were trained on tells nothing of others: "
-        "take them out of the table, or give --split test"
-    )
-    return [Finding("error", "seen_in_training", message, names)]
-
-
-def _about_level(job: EvaluateJob, first: Checkpoint) -> list[Finding]:
-    trained = first.provenance.get("bag_level", job.bags.level)
-    if trained == job.bags.level:
-        return []
-    message = (
-        f"the networks were trained on bags of a {trained} each, and are judged on bags of a "
-        f"{job.bags.level} each; --bag-level {trained} is what they were trained on"
-    )
-    return [Finding("note", "other_bag_level", message)]
 
 
 def _splits(job: EvaluateJob, data: StudyData, folds: Sequence[int]) -> dict[int, Split]:
@@ -190,12 +162,8 @@ def _predicted(
     splits: Mapping[int, Split],
     summary: EvaluationSummary,
 ) -> Predictions:
-    task = ray.remote(num_cpus=1)(predict_task)
-    whole = ray.put(data)
-    parts = PARTS if job.split == "all" else (job.split,)
-    waiting = [task.remote(whole, fold, path, splits[fold], parts) for fold, path in paths.items()]
-    found = [Predictions(_result(reference, summary)) for reference in waiting]
-    empty = [fold for fold, table in zip(paths, found, strict=True) if not len(table)]
+    found, summary.left_out = predict_on_cluster(data, paths, splits, _parts(job))
+    empty = [fold for fold, predictions in found.items() if not len(predictions)]
     if len(empty) == len(paths):
         raise ConfigError(
             f"--split {job.split}: no fold has a bag with features and labels there; look at "
@@ -207,54 +175,7 @@ def _predicted(
             f"{some(list(map(str, empty)), 12)}; metrics are those of the others"
         )
         summary.findings += (Finding("warning", "empty_parts", message),)
-    return Predictions.concat(found)
-
-
-def _result(reference: Any, summary: EvaluationSummary) -> pa.Table:
-    """The table of a `predict_task`; the summary learns of the slides left out.
-
-    Raises:
-        CraneError: what the task came upon, or its worker was lost.
-    """
-    try:
-        found = ray.get(reference)
-    except RayTaskError:  # a mistake of ours, whose traceback is of use
-        raise
-    except RayError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise ClusterError(
-            f"evaluation: a worker was lost each time that it was tried ({reason}); look at the "
-            "nodes' memory"
-        ) from error
-    if isinstance(found, CraneError):
-        raise found
-    table, summary.left_out = found
-    return table
-
-
-def predict_task(data: StudyData, fold: int, path: str, split: Split, parts: Sequence[str]) -> Any:
-    """The predictions of one fold's network and the slides left out, or the error."""
-    torch.set_num_threads(1)
-    try:
-        tasks = data.cohort.task_set.tasks
-        checkpoint = load_checkpoint(path, tasks=tasks)
-        require_features(checkpoint, path, study_provenance(data))
-        pack = data.pack()
-        tables = []
-        for part in parts:
-            slides = split.test if part == "external" else getattr(split, part)
-            tables += predict_bags(
-                checkpoint,
-                data.part(slides, pack),
-                pack,
-                tasks=tasks,
-                fold=fold,
-                split=part,
-                level=data.config.level,
-            )
-        return Predictions.concat(tables).table, list(pack.left_out)
-    except CraneError as error:
-        return error
+    return Predictions.concat(found.values())
 
 
 def _ensembles(job: EvaluateJob, predictions: Predictions) -> list[Predictions]:
@@ -263,11 +184,10 @@ def _ensembles(job: EvaluateJob, predictions: Predictions) -> list[Predictions]:
 
 def _fitted_on_val(job: EvaluateJob, predictions: Predictions) -> Predictions:
     """With the run's own predictions of val, to which temperatures and thresholds are fitted."""
-    path = storage.join(job.model, "predictions.parquet")
-    if "val" in predictions.splits() or not storage.exists(path):
+    if "val" in predictions.splits():
         return predictions
     folds, tasks = set(predictions.folds()), set(predictions.tasks())
-    kept = Predictions.from_parquet(path).select(split="val")
+    kept = val_predictions(job.model, job.bags.level)
     wanted = [
         kept.select(fold=fold, task=task)
         for fold in kept.folds()

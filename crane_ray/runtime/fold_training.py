@@ -48,9 +48,9 @@ def train_folds(
     """Trains folds to their end and writes their checkpoints and predictions.
 
     A fold that was interrupted goes on from its last checkpoint, one that ended stays as it is. A
-    fold that cannot be trained (a part without bags, a loss that is not finite) ends with its
-    `failure`, and the others go on. Several keys are trained as one batched network if
-    ``grouped``, else one after the other.
+    fold that cannot be trained (a part without bags, a loss that is not finite, more than a GPU
+    holds) ends with its `failure`, and the others go on. Several keys are trained as one batched
+    network if ``grouped``, else one after the other.
 
     Raises:
         CraneError: no fold could do better: features, disk or device cannot be used.
@@ -102,14 +102,20 @@ def _train_group(
     keys: Sequence[FoldKey], work: FoldWork, study: Study, worker: Worker, tell: Tell
 ) -> list[FoldOutcome]:
     begun, pack = time.perf_counter(), study.reader.pack
+    problem = ""
     try:
         runs = {key: _start(key, work, study) for key in keys}
         _train(runs, work, study, worker, tell)
         outcomes = [finish_fold(key, run, work, study, worker) for key, run in runs.items()]
     except (ConfigError, StoreError) as error:  # of this group alone; the same in every worker
+        problem = str(error)
+    except torch.OutOfMemoryError as error:
+        if worker.world > 1:  # the others wait for this one: Ray Train ends and tries them again
+            raise
+        problem = _too_large(keys, error)
+    if problem:
         outcomes = [
-            FoldOutcome(key.seed, key.fold, work.fingerprint(key), failure=str(error))
-            for key in keys
+            FoldOutcome(key.seed, key.fold, work.fingerprint(key), failure=problem) for key in keys
         ]
     seconds = round(time.perf_counter() - begun, 1)
     outcomes = [replace(it, seconds=seconds, left_out=pack.left_out) for it in outcomes]
@@ -118,6 +124,14 @@ def _train_group(
             write_outcome(work, outcome)
             storage.remove_tree(work.state_path(outcome.key))
     return outcomes
+
+
+def _too_large(keys: Sequence[FoldKey], error: torch.OutOfMemoryError) -> str:
+    folds = ", ".join(dict.fromkeys(str(key.fold) for key in keys))
+    return (
+        f"fold {folds}: the GPU's memory is too small ({str(error).splitlines()[0]}); give "
+        "--gpus-per-fold 1, or --max-patches, or leave out --grouped-folds or --bags-per-step"
+    )
 
 
 def start_fold(key: FoldKey, work: FoldWork, study: Study) -> FoldRun:

@@ -51,7 +51,7 @@ class FoldOutcome:
     best_epoch: int = -1
     """Counted from 0; -1 where there is none."""
     best_loss: float | None = None
-    """Of the val part; None without one, or without early stopping."""
+    """Of the val part, with the weights that are kept; None without a val part."""
     stopped_early: bool = False
     num_train: int = 0
     """Bags."""

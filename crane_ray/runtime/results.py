@@ -32,7 +32,8 @@ def write_results(
     rows: list[dict[str, str]] = []
     for seed, folder in work.folders.items():
         folds = [one.fold for one in outcomes if one.seed == seed and not one.failure]
-        write_experiment(folder, storage.name_of(folder), job.model_dump(mode="json"))
+        code = storage.name_of(folder).removesuffix(f"_s{seed}")
+        write_experiment(folder, code, job.model_dump(mode="json"))
         predictions = Predictions.concat(
             Predictions.from_parquet(
                 storage.join(work.folder(FoldKey(seed, fold)), "predictions.parquet")

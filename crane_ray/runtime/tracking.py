@@ -1,6 +1,9 @@
 """The course of a training for TensorBoard, Weights & Biases or MLflow, written by the driver."""
 
+import logging
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +12,8 @@ from typing import Any, Protocol
 from crane_ray import storage
 from crane_ray.errors import ConfigError
 from crane_ray.runtime.study_jobs import TrackingConfig
+
+log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
@@ -37,20 +42,60 @@ def require_packages(config: TrackingConfig) -> None:
             )
 
 
+@contextmanager
+def tracked(
+    config: TrackingConfig, name: str, settings: dict[str, Any], note: Callable[[str], None]
+) -> Iterator[list[Tracker]]:
+    """The trackers of a training, closed at its end.
+
+    Args:
+        config: which.
+        name: of the run.
+        settings: of the run.
+        note: told of a tracker that cannot write what is left: no reason to lose a training.
+
+    Raises:
+        ConfigError: one cannot be opened.
+    """
+    trackers = open_trackers(config, name, settings)
+    try:
+        yield [*trackers]
+    finally:
+        for tracker in trackers:
+            try:
+                tracker.close()
+            except Exception as error:  # whatever the package raises when its server is away
+                log.warning("a tracker cannot be closed", exc_info=True)
+                note(f"warning: {tracker_name(tracker)} may lack the last epochs: {error}")
+
+
+def tracker_name(tracker: Tracker) -> str:
+    """For people."""
+    return type(tracker).__name__.strip("_")
+
+
 def open_trackers(config: TrackingConfig, name: str, settings: dict[str, Any]) -> list[Tracker]:
     """The trackers that a config asks for; TensorBoard where its package is there.
 
     Raises:
-        ConfigError: one's package is not installed.
+        ConfigError: one's package is not installed, or it cannot begin (no key, no server).
     """
     require_packages(config)
     trackers: list[Tracker] = []
     if config.tensorboard and find_spec("tensorboardX"):
         trackers.append(_TensorBoard())
-    if config.wandb:
-        trackers.append(_WandB(import_module("wandb"), config.wandb, name, settings))
-    if config.mlflow:
-        trackers.append(_MLflow(import_module("mlflow"), config.mlflow, name, settings))
+    for package, kind, where in (
+        ("wandb", _WandB, config.wandb),
+        ("mlflow", _MLflow, config.mlflow),
+    ):
+        if where:
+            try:
+                trackers.append(kind(import_module(package), where, name, settings))
+            except Exception as error:  # whatever the package raises
+                raise ConfigError(
+                    f"tracking.{package} {where}: cannot begin: {error}; mend it, or leave "
+                    f"tracking.{package} out"
+                ) from error
     return trackers
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from crane_ray import storage
 from crane_ray.cohort.tasks import TaskSpec
 from crane_ray.errors import ConfigError
+from crane_ray.evaluation.averaging import by_case
 from crane_ray.evaluation.predictions import Predictions
 from crane_ray.mil.bags import Bag, BagReader
 from crane_ray.mil.checkpoints import Checkpoint
@@ -97,6 +98,21 @@ def _words(recipe: Mapping[str, Any]) -> str:
     encoder = recipe.get("encoder")
     name = encoder.get("name") if isinstance(encoder, Mapping) else encoder
     return f"{name or 'an encoder'} (recipe {recipe['fingerprint']})"
+
+
+def val_predictions(model: str, level: str) -> Predictions:
+    """What a run kept of its val parts, to fit temperatures and thresholds to.
+
+    Args:
+        model: folder of a run. One of CLAM's or CRANE's, and a checkpoint alone, have nothing.
+        level: of the bags that are judged. For ``case``, rows of slides become the mean over their
+            case: logits of slides alone would give the temperature of other bags.
+    """
+    path = storage.join(model, "predictions.parquet")
+    if storage.kind_of(model) != "folder" or not storage.exists(path):
+        return Predictions.concat([])
+    kept = Predictions.from_parquet(path).select(split="val")
+    return by_case(kept) if level == "case" else kept
 
 
 def predict_bags(

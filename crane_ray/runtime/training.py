@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import torch
@@ -38,7 +38,7 @@ from crane_ray.runtime.studies import (
     study_provenance,
 )
 from crane_ray.runtime.study_jobs import TrainJob
-from crane_ray.runtime.tracking import Tracker, open_trackers, require_packages
+from crane_ray.runtime.tracking import require_packages, tracked
 from crane_ray.runtime.training_course import (
     Course,
     SilentTraining,
@@ -61,6 +61,29 @@ def run_training(job: TrainJob, reporter: TrainingReporter | None = None) -> Tra
     """
     begun = time.perf_counter()
     reporter = reporter or SilentTraining()
+    work, keys, summary = _checked(job, reporter)
+    name, settings = storage.name_of(summary.folders[0]), job.model_dump(mode="json")
+    with connected(job.cluster) as nodes:
+        work = _prepare(job, work)
+        with (
+            _recorded(job, work, summary),
+            tracked(job.tracking, name, settings, reporter.note) as trackers,
+        ):
+            left = _unfinished(work, keys, summary)
+            if left:
+                share = _share(job, nodes, len(left), reporter)
+                course = Course(summary, reporter, trackers, work.folders)
+                train_on_cluster(job, work, left, share, course)
+            summary.outcomes.sort(key=lambda outcome: (outcome.seed, outcome.fold))
+            summary.rows = write_results(job, work, summary.outcomes)
+    summary.seconds = round(time.perf_counter() - begun, 1)
+    return summary
+
+
+def _checked(
+    job: TrainJob, reporter: TrainingReporter
+) -> tuple[FoldWork, list[FoldKey], TrainingSummary]:
+    """What is to be trained, if all that the job names fits together; findings are reported."""
     require_packages(job.tracking)
     task_set = load_task_set(job.task)
     labelled = load_labels(job.bags, task_set)
@@ -75,19 +98,7 @@ def run_training(job: TrainJob, reporter: TrainingReporter | None = None) -> Tra
     work = _work(job, data, splits)
     keys = [FoldKey(seed, fold) for seed in work.folders for fold in splits]
     _require_free(job, work, keys)
-    summary = TrainingSummary(list(work.folders.values()), findings=findings)
-    with connected(job.cluster) as nodes:
-        work = _prepare(job, work)
-        with _recorded(job, work, summary), _tracked(job, work) as trackers:
-            left = _unfinished(work, keys, summary)
-            if left:
-                share = _share(job, nodes, len(left), reporter)
-                course = Course(summary, reporter, trackers, work.folders)
-                train_on_cluster(job, work, left, share, course)
-            summary.outcomes.sort(key=lambda outcome: (outcome.seed, outcome.fold))
-            summary.rows = write_results(job, work, summary.outcomes)
-    summary.seconds = round(time.perf_counter() - begun, 1)
-    return summary
+    return work, keys, TrainingSummary(list(work.folders.values()), findings=findings)
 
 
 def study_findings(
@@ -212,13 +223,3 @@ def _record(
             "features": dict(work.provenance),
         },
     }
-
-
-@contextmanager
-def _tracked(job: TrainJob, work: FoldWork) -> Iterator[list[Tracker]]:
-    name = storage.name_of(next(iter(work.folders.values())))
-    with ExitStack() as stack:
-        trackers = open_trackers(job.tracking, name, job.model_dump(mode="json"))
-        for tracker in trackers:
-            stack.callback(tracker.close)
-        yield trackers

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from crane_ray.cohort.findings import Finding
 from crane_ray.manifest import LeftOut
 from crane_ray.runtime.folds import FoldKey, FoldOutcome
-from crane_ray.runtime.tracking import Tracker
+from crane_ray.runtime.tracking import Tracker, tracker_name
 
 log = logging.getLogger(__name__)
 
@@ -125,5 +125,5 @@ class Course:
             except Exception as error:  # its server is away: no reason to lose a training
                 log.warning("tracking ends", exc_info=True)
                 self.trackers.remove(tracker)
-                kind = type(tracker).__name__.strip("_")
-                self.reporter.note(f"warning: {kind} is no longer told of epochs: {error}")
+                name = tracker_name(tracker)
+                self.reporter.note(f"warning: {name} is no longer told of epochs: {error}")

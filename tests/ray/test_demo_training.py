@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 from crane_ray.cli.demo import NETWORKS, train_networks
+from crane_ray.errors import ConfigError
 from crane_ray.evaluation.predictions import Predictions
+from crane_ray.runtime import assessment
 from crane_ray.runtime.assessment import run_assessment
 from crane_ray.runtime.evaluation_jobs import AssessJob
 
@@ -79,3 +82,50 @@ def test_cases_are_assessed_and_those_with_a_finding_graded(demo: Path) -> None:
     assert len(table["grade_models"].iloc[0].split()) == 3, "a fingerprint a fold"
     assert not summary.uncalibrated
     assert not summary.left_out
+
+
+def test_cases_without_features_are_in_the_manifest(demo: Path) -> None:
+    cases = demo / "cases.csv"
+    cases.write_text("case_id,slide_id\ncase_1,slide_1\nother,slide_99\n")
+    job = AssessJob(
+        model=str(demo / "results" / "cardiac-mtl_s1" / "s_0_checkpoint.safetensors"),
+        cases=str(cases),
+        features=str(demo / "work" / "features" / "resnet50_trunc"),
+        out=str(demo / "few"),
+    )
+    summary = run_assessment(job)
+    assert summary.table["case_id"].tolist() == ["case_1"]
+    assert summary.uncalibrated == ["cell", "amr", "quilty"], "a checkpoint alone has no val part"
+    facts = json.loads((demo / "few" / "manifest.json").read_text())["facts"]
+    told = {finding["kind"]: finding["names"] for finding in facts["findings"]}
+    assert told["without_features"] == ["slide_99"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"thresholds": {"cel": 0.4}}, "threshold of task cel: not a task of two classes"),
+        ({"thresholds": {"grade": 1.4}}, "threshold of task grade: 1.4 is no probability"),
+        ({"graded_findings": ["cell", "AMR"]}, "graded_findings AMR: .* has the tasks cell, amr"),
+        ({"graded_findings": []}, "has the tasks cell, amr, quilty; name those"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_any_work(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], told: str
+) -> None:
+    def begin(*_: Any) -> None:
+        raise AssertionError("work started")
+
+    monkeypatch.setattr(assessment, "connected", begin)
+    job = AssessJob.model_validate(
+        {
+            "model": str(demo / "results" / "cardiac-mtl_s1"),
+            "grade_model": str(demo / "results" / "cardiac-grade_s1"),
+            "cases": str(demo / "labels.csv"),
+            "features": str(demo / "work" / "features" / "resnet50_trunc"),
+            "out": str(demo / "refused"),
+            **settings,
+        }
+    )
+    with pytest.raises(ConfigError, match=told):
+        run_assessment(job)

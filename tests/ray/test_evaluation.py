@@ -10,6 +10,7 @@ import pytest
 from crane_ray.cli.main import call
 from crane_ray.evaluation.predictions import ENSEMBLE, Predictions
 from crane_ray.manifest import RunManifest
+from crane_ray.runtime import evaluation
 from crane_ray.runtime.training import run_training
 from tests.unit.runtime.small_study import DIM, SmallStudy, make_study
 
@@ -63,6 +64,10 @@ def test_the_test_part_again_is_what_the_run_said(
     # Temperatures are fitted on the run's own val predictions.
     for metric in ("auc", "ece", "ece_calibrated", "sensitivity_at_youden"):
         assert again[metric]["value"] == pytest.approx(whole[metric]["value"], abs=1e-5)
+    facts = json.loads((folder / "manifest.json").read_text())["facts"]
+    for name in "012":
+        outcome = json.loads((run / "folds" / name / "outcome.json").read_text())
+        assert facts["checkpoints"][name]["fingerprint"] == outcome["fingerprint"]
     assert call(words(study, run, tmp_path)) == 2
     assert "there is an evaluation already" in capsys.readouterr().out
 
@@ -83,7 +88,7 @@ def test_an_external_cohort_of_cases_some_of_which_were_trained_on(
     more = ("--split", "external", "--bag-level", "case", "--ensemble", "--eval-code", "other")
     assert call(words(study, run, tmp_path, *more)) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "error: 16 slides of 16 in the run's own train or val parts" in out
+    assert "error: 16 slides of 16 of cases in the run's own train or val parts" in out
     assert "trained on bags of a slide each, and are judged on bags of a case each" in out
     found = predictions(tmp_path / "EVAL_other").select(fold=ENSEMBLE).arrays("kind")
     assert len(found) == 15
@@ -130,8 +135,40 @@ def test_features_that_do_not_fit_or_cannot_be_used(
     assert "S5" not in found.table["slide_id"].to_pylist()
 
 
-def test_all_parts(study: SmallStudy, run: Path, tmp_path: Path) -> None:
-    assert call(words(study, run, tmp_path, "--split", "all", "--folds", "2")) == 0
+def test_all_parts_in_place_of_another_evaluation(
+    study: SmallStudy, run: Path, tmp_path: Path
+) -> None:
+    stale = tmp_path / "EVAL_own_s1_all" / "fold_7.csv"
+    stale.parent.mkdir()
+    stale.touch()
+    (stale.parent / "manifest.json").touch()
+    assert call(words(study, run, tmp_path, "--split", "all", "--folds", "2")) == 2
+    assert stale.exists()
+    assert call(words(study, run, tmp_path, "--split", "all", "--folds", "2", "--overwrite")) == 0
+    assert not stale.exists()
     found = predictions(tmp_path / "EVAL_own_s1_all")
     assert found.splits() == ["test", "train", "val"]
     assert len(found) == 16
+    table = pd.read_csv(tmp_path / "EVAL_own_s1_all" / "fold_2.csv")
+    assert sorted(table["slide_id"]) == sorted(study.slide_ids)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "told"),
+    [("other=0.5", "threshold of task other: not a task"), ("kind=50", "is no probability")],
+)
+def test_thresholds_are_looked_at_before_any_work(
+    study: SmallStudy,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    threshold: str,
+    told: str,
+) -> None:
+    def begin(*_: object) -> None:
+        raise AssertionError("work started")
+
+    monkeypatch.setattr(evaluation, "connected", begin)
+    assert call(words(study, run, tmp_path, "--set", f"thresholds.{threshold}")) == 2
+    assert told in " ".join(capsys.readouterr().out.split())

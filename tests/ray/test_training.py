@@ -92,7 +92,7 @@ def test_a_run_its_results_and_going_on(
     names = {path.name for path in run.iterdir()}
     assert names >= {
         "config.yaml", "manifest.json", "predictions.parquet", "metrics.csv", "metrics.json",
-        "experiment_own_s1.txt", "summary_partial_0_2.csv", "splits_0.csv", "split_1_results.pkl",
+        "experiment_own.txt", "summary_partial_0_2.csv", "splits_0.csv", "split_1_results.pkl",
         "s_0_checkpoint.pt", "s_0_checkpoint.safetensors", "s_0_checkpoint.json",
     }  # fmt: skip
     assert (run / "splits_1.csv").read_bytes() == (study.splits / "splits_1.csv").read_bytes()

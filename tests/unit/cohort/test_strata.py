@@ -35,6 +35,8 @@ def test_any_column_can_be_the_strata(tmp_path: Path) -> None:
     assert strata.names == (NO_LABEL, "x", "y")
     assert strata.stratum_C.tolist() == [2, 0]
     assert strata_of_column(cohort, "scanner", "majority").stratum_C.tolist() == [1, 0]
+    tie = cohort_of(tmp_path, rows[:2], header="case_id,slide_id,label,scanner")
+    assert strata_of_column(tie, "scanner", "majority").stratum_C.tolist() == [0]
     with pytest.raises(ConfigError, match=r"--strata grade: no such column.*scanner"):
         strata_of_column(cohort, "grade")
 

@@ -49,6 +49,7 @@ def test_a_yes_that_yaml_takes_for_true_is_explained(tmp_path: Path) -> None:
     [
         ({"classes": ("a", "a")}, "given twice"),
         ({"aliases": {"x": "c"}}, "none of its classes"),
+        ({"aliases": {"a": "b"}}, "'a' is a class, and cannot be an alias of 'b'"),
         ({"ignore": ("a",)}, "both a class and ignored"),
         ({"classes": ("a",)}, "at least 2"),
     ],

@@ -51,6 +51,9 @@ def test_each_fold_has_the_temperature_of_its_own_val_part() -> None:
 
 def test_a_fold_without_val_leaves_the_whole_uncalibrated() -> None:
     val = cases([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]], 0, "val")
+    alone, calibrated = calibrated_ensemble(cases([[0.0, 1.0]], 0), val, CELL)
+    assert calibrated
+    assert alone["case_0"].sum() == pytest.approx(1)
     asked = Predictions.concat([cases([[0.0, 1.0]], 0), cases([[0.0, 1.0]], 1)])
     assert not calibrated_ensemble(asked, val, CELL)[1]
 
@@ -78,3 +81,17 @@ def test_only_cases_with_a_finding_are_graded(decision: str) -> None:
         assert found.loc["a", "decision_grade"] == "high"
     else:
         assert found.loc["a", ["decision_grade", "p_grade_low", "p_grade_high"]].isna().all()
+
+
+def test_any_of_several_findings_calls_for_a_grade() -> None:
+    table = pd.DataFrame(
+        {
+            "case_id": ["none", "cell", "amr", "both"],
+            "decision_cell": ["no_cell", "cell", "no_cell", "cell"],
+            "decision_amr": ["no_amr", "no_amr", "amr", "amr"],
+        }
+    )
+    low = dict.fromkeys(table["case_id"], np.array([0.9, 0.1]))
+    grades = assessment_table([GRADE], {"grade": low}, {})
+    found = with_grades(table, grades, {"cell": "no_cell", "amr": "no_amr"})
+    assert found["decision_grade"].isna().tolist() == [True, False, False, False]

@@ -44,8 +44,8 @@ def auc_acc(predictions: Predictions, task: str, fold: int, split: str) -> tuple
 
 
 def test_the_settings_are_a_dictionary_on_one_line(tmp_path: Path) -> None:
-    write_experiment(str(tmp_path), "amr_s1", {"lr": 2e-4, "opt": "adam", "seed": 1})
-    text = (tmp_path / "experiment_amr_s1.txt").read_text()
+    write_experiment(str(tmp_path), "amr", {"lr": 2e-4, "opt": "adam", "seed": 1})
+    text = (tmp_path / "experiment_amr.txt").read_text()
     assert ast.literal_eval(text) == {"lr": 2e-4, "opt": "adam", "seed": 1}
     write_split_copy(str(tmp_path), 3, b",train,val,test\n")
     assert (tmp_path / "splits_3.csv").read_bytes() == b",train,val,test\n"

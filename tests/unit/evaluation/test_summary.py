@@ -159,6 +159,23 @@ def test_a_fold_without_a_class_is_left_out_of_the_mean_and_named() -> None:
     assert evaluation.find("accuracy", task="amr").note == ""
 
 
+def test_a_deviation_needs_two_folds_that_have_the_metric() -> None:
+    one_class = table_of([[0.2, 0.8]], [1], slides=["a"], cases=["a"], fold=7)
+    evaluation = evaluate(
+        Predictions.concat([predict(BINARY), one_class]), (BINARY,), num_replicates=0
+    )
+    spread = evaluation.find("auc", task="amr", fold="sd")
+    assert (spread.value, spread.note) == (None, "undefined in fold 7; needs two folds")
+    assert evaluation.find("accuracy", task="amr", fold="sd").value is not None
+
+
+def test_a_threshold_of_zero_is_one() -> None:
+    evaluation = evaluate(predict(BINARY), (BINARY,), thresholds={"amr": 0.0}, num_replicates=0)
+    where = {"task": "amr", "fold": "0"}
+    assert evaluation.find("sensitivity_at_given", **where).value == 1
+    assert evaluation.find("specificity_at_given", **where).value == 0
+
+
 def test_a_class_that_a_part_lacks_is_told_beside_the_macro_numbers() -> None:
     rows = predict(THREE, 20)
     some = rows.arrays("grade")
@@ -205,6 +222,14 @@ def test_a_slide_s_own_value_goes_before_its_case_s() -> None:
     evaluation = evaluate(rows, (BINARY,), by={"site": {"c": "A", "t": "B"}}, num_replicates=0)
     groups = {row.group: row.num_slides for row in evaluation.measurements}
     assert groups == {"": 2, "site=A": 1, "site=B": 1}
+
+
+def test_an_empty_cell_is_a_group_of_its_own() -> None:
+    rows = table_of([[0.2, 0.8]] * 2, [0, 1], slides=["s", "t"], cases=["c", "d"])
+    for sites, groups in (({"s": "A", "t": ""}, {"A", "(none)"}), ({"s": ""}, {"(none)"})):
+        evaluation = evaluate(rows, (BINARY,), by={"site": sites}, num_replicates=0)
+        found = {row.group for row in evaluation.measurements if row.group}
+        assert found == {f"site={group}" for group in groups}
 
 
 def test_a_subgroup_table_of_other_slides_is_refused() -> None:

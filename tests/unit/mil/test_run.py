@@ -7,11 +7,21 @@ import pytest
 import torch
 
 from crane_ray import storage
+from crane_ray.cohort.tasks import MISSING, TaskSpec
 from crane_ray.errors import StoreError
+from crane_ray.mil.bags import Bag
 from crane_ray.mil.configs import ExperimentConfig, OptimConfig
 from crane_ray.mil.loop import Engine, SingleEngine, train
 from crane_ray.mil.prediction import Study
-from crane_ray.mil.run import NUMBERS, FoldBags, FoldRun, load_run, make_optimizer, save_run
+from crane_ray.mil.run import (
+    NUMBERS,
+    FoldBags,
+    FoldRun,
+    balanced_weights,
+    load_run,
+    make_optimizer,
+    save_run,
+)
 from tests.unit.mil.small_bags import (
     assert_near,
     clam_model,
@@ -250,3 +260,12 @@ def test_class_weights_have_a_mean_of_one_over_the_bags() -> None:
             labels.count(number) * float(weights[number]) for number in range(one.num_classes)
         ]
         assert shares == pytest.approx([shares[0]] * one.num_classes)
+
+
+def test_weights_of_the_classes_that_are_there_do_not_depend_on_one_that_is_not() -> None:
+    three = TaskSpec(name="t", column="t", classes=("a", "b", "never"))
+    bags = [Bag(f"S{label}{at}", "C", ("S",), (label,)) for at, label in enumerate([0, 0, 0, 1])]
+    weights = balanced_weights(bags, [three])["t"].tolist()
+    assert weights == pytest.approx([4 / (2 * 3), 4 / (2 * 1), 1])
+    nothing = balanced_weights([Bag("S", "C", ("S",), (MISSING,))], [three])["t"].tolist()
+    assert nothing == [1, 1, 1]

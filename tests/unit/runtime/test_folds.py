@@ -13,7 +13,9 @@ from crane_ray.cohort.splits import Split
 from crane_ray.errors import ConfigError, StoreError
 from crane_ray.evaluation.predictions import Predictions
 from crane_ray.mil.checkpoints import load_checkpoint
+from crane_ray.mil.loop import train
 from crane_ray.mil.workers import Worker
+from crane_ray.runtime import fold_training
 from crane_ray.runtime.fold_training import train_folds
 from crane_ray.runtime.folds import (
     FoldKey,
@@ -215,6 +217,22 @@ def test_a_part_that_is_needed_and_empty_fails_that_fold_alone(
     work = work_of(study.job(tmp_path / "results"))
     bad, good = train_folds(work, [FoldKey(1, 0), FoldKey(1, 1)])
     assert told in bad.failure
+    assert not good.failure
+
+
+def test_a_fold_that_a_gpu_cannot_hold_fails_and_others_go_on(
+    study: SmallStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(runs: Any, *rest: Any, **named: Any) -> None:
+        if runs[0].bags.fold == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nDetails")
+        train(runs, *rest, **named)
+
+    monkeypatch.setattr(fold_training, "train", full)
+    work = work_of(study.job(tmp_path))
+    bad, good = train_folds(work, [FoldKey(1, 0), FoldKey(1, 1)])
+    assert bad.failure.startswith("fold 0: the GPU's memory is too small (CUDA out of memory. Trie")
+    assert "Details" not in bad.failure
     assert not good.failure
 
 

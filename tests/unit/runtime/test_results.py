@@ -39,7 +39,7 @@ def test_of_a_run_with_a_failed_fold_the_others_are_there(study: SmallStudy) -> 
     assert {row["group"] for row in rows} == {"all", "site=north", "site=south"}
     assert Predictions.from_parquet(str(run / "predictions.parquet")).folds() == [0, 2]
     assert names(run) == {
-        "predictions.parquet", "metrics.csv", "metrics.json", "experiment_own_s1.txt",
+        "predictions.parquet", "metrics.csv", "metrics.json", "experiment_own.txt",
         "summary_partial_0_3.csv", "splits_0.csv", "splits_2.csv", "split_0_results.pkl",
         "split_2_results.pkl",
     }  # fmt: skip
@@ -72,7 +72,7 @@ def test_runs_without_any_prediction(study: SmallStudy, train: list[str]) -> Non
     outcomes = train_folds(work, [FoldKey(1, 0)])
     assert bool(outcomes[0].failure) == (not train)
     assert write_results(job, work, outcomes) == []
-    assert names(Path(work.folders[1])) == {"experiment_own_s1.txt"}
+    assert names(Path(work.folders[1])) == {"experiment_own.txt"}
 
 
 def test_splits_of_booleans_are_kept_as_lists(study: SmallStudy) -> None:

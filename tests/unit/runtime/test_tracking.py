@@ -10,7 +10,7 @@ import pytest
 from crane_ray.errors import ConfigError
 from crane_ray.runtime import tracking
 from crane_ray.runtime.study_jobs import TrackingConfig
-from crane_ray.runtime.tracking import open_trackers, require_packages
+from crane_ray.runtime.tracking import open_trackers, require_packages, tracked
 from crane_ray.runtime.training_course import Course, SilentTraining, TrainingSummary
 
 FOLDER = "/results/own_s1"
@@ -133,3 +133,29 @@ def test_a_tracker_whose_server_is_away_costs_no_training() -> None:
     course = Course(TrainingSummary([FOLDER]), reporter, [*trackers], {1: FOLDER})
     course.told([message(0), message(1)])
     assert notes == ["warning: Away is no longer told of epochs: no answer"]
+
+
+def test_a_tracker_that_cannot_be_closed_costs_no_training_either(
+    calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(sys.modules["wandb"].init(), "finish", away)
+    notes: list[str] = []
+    config = TrackingConfig(tensorboard=False, wandb="project", mlflow="http://server")
+    with tracked(config, "own_s1", {}, notes.append) as trackers:
+        trackers.clear()  # as the course does with such that do not answer
+    assert notes == ["warning: WandB may lack the last epochs: no answer"]
+    assert calls[-1][0] == "end_run", "the other is closed"
+
+
+def test_a_tracker_that_cannot_begin_is_the_user_s_mistake(
+    calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(**_: Any) -> None:
+        raise PermissionError("no key")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", begin)
+    with pytest.raises(ConfigError, match=r"tracking.wandb project: cannot begin: no key"):
+        open_trackers(TrackingConfig(tensorboard=False, wandb="project"), "own_s1", {})

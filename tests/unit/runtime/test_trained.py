@@ -9,11 +9,16 @@ import pytest
 import torch
 
 from crane_ray.errors import ConfigError
-from crane_ray.evaluation.predictions import Predictions
+from crane_ray.evaluation.predictions import Predictions, softmax
 from crane_ray.mil.checkpoints import Checkpoint, load_checkpoint
 from crane_ray.runtime.fold_training import train_folds
 from crane_ray.runtime.folds import FoldKey, FoldWork
-from crane_ray.runtime.trained import find_checkpoints, predict_bags, require_features
+from crane_ray.runtime.trained import (
+    find_checkpoints,
+    predict_bags,
+    require_features,
+    val_predictions,
+)
 from tests.unit.runtime.small_study import DIM, make_study, work_of
 
 KEY = FoldKey(1, 0)
@@ -61,6 +66,25 @@ def test_features_of_another_length_are_refused(trained: FoldWork, checkpoint: C
         predict_bags(
             wider, trained.data.bags, pack, tasks=trained.tasks, fold=0, split="test", level="slide"
         )
+
+
+def test_what_temperatures_are_fitted_to_is_of_the_bags_that_are_judged(tmp_path: Path) -> None:
+    slides = Predictions.concat(
+        Predictions.from_logits(
+            [[0.0, 3.0], [0.0, 1.0], [2.0, 0.0]], [1, 1, 0], fold=2, split=split, task="kind",
+            slide_ids=["S0", "S1", "S2"], case_ids=["C0", "C0", "C2"],
+        )
+        for split in ("val", "test")
+    )  # fmt: skip
+    slides.to_parquet(str(tmp_path / "predictions.parquet"))
+    assert val_predictions(str(tmp_path), "slide").table.equals(slides.select(split="val").table)
+    cases = val_predictions(str(tmp_path), "case").arrays("kind")
+    assert cases.case_ids_N.tolist() == ["C0", "C2"]
+    assert set(cases.splits_N) == {"val"}
+    p_NC = slides.select(split="val").arrays("kind").probabilities_NC
+    np.testing.assert_allclose(softmax(cases.logits_NC)[0], p_NC[:2].mean(axis=0))
+    for nothing in (tmp_path / "none", tmp_path / "predictions.parquet"):
+        assert not len(val_predictions(str(nothing), "case"))
 
 
 def recipe(fingerprint: str, encoder: str) -> dict[str, Any]:
