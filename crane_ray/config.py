@@ -132,11 +132,13 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
         elif item["type"] == "missing":
             lines += [f"{path}: missing; {text}" for path, text in _missing(keys, model)]
         else:
-            name = ".".join(keys) or "config"
             reason = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "model_type":
+                reason = f"holds keys of its own, not one value: {_keys_beneath(keys, model)}"
             value = item["input"]
-            shown = "" if isinstance(value, Mapping) else f" {value!r}:"
-            lines.append(f"{name}:{shown} {reason[0].lower()}{reason[1:]}")
+            shown = "" if isinstance(value, Mapping) else f"{value!r}: "
+            name = f"{'.'.join(keys)}: " if keys else ""
+            lines.append(f"{name}{shown}{reason[0].lower()}{reason[1:]}")
     return f"config{where}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines)
 
 
@@ -166,7 +168,9 @@ def nested_model(annotation: Any) -> type[BaseModel] | None:
 def _unknown_key(place: list[str], model: type[BaseModel]) -> str:
     path, known = ".".join(place), known_keys(model)
     keys = [key for key in place if not key.isdigit()]  # a list's items have the same keys
-    near = difflib.get_close_matches(".".join(keys), known, n=1, cutoff=0.5)
+    above = {".".join(keys[:depth]) for depth in range(len(keys))}
+    likely = [candidate for candidate in known if candidate not in above]
+    near = difflib.get_close_matches(".".join(keys), likely, n=1, cutoff=0.5)
     if not near:
         by_leaf = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
         near = [
@@ -183,6 +187,12 @@ def _unknown_key(place: list[str], model: type[BaseModel]) -> str:
     return f"{path}: unknown key; {hint}Known {'in ' + parent if parent else 'here'}: " + ", ".join(
         siblings
     )
+
+
+def _keys_beneath(keys: list[str], model: type[BaseModel]) -> str:
+    """The dotted keys of the group at a place, for somebody who gave it one value."""
+    path = ".".join(key for key in keys if not key.isdigit())
+    return ", ".join(key for key in known_keys(model) if key.rpartition(".")[0] == path)
 
 
 def _missing(keys: list[str], model: type[BaseModel]) -> list[tuple[str, str]]:
