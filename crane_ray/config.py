@@ -209,4 +209,8 @@ def _missing(keys: list[str], model: type[BaseModel]) -> list[tuple[str, str]]:
         deeper = [_missing([name], below) for name in required]
         return [(f"{'.'.join(keys)}.{path}", text) for found in deeper for path, text in found]
     text = " ".join((field.description or "give it in the config").split()).rstrip(".")
-    return [(".".join(keys), f"give {flag.name} ({text[0].lower()}{text[1:]})" if flag else text)]
+    if flag is None:
+        return [(".".join(keys), text)]
+    if not text[:2].isupper():  # CSV keeps its capitals
+        text = text[0].lower() + text[1:]
+    return [(".".join(keys), f"give {flag.name} ({text})")]
