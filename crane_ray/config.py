@@ -133,10 +133,12 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
             lines += [f"{path}: missing; {text}" for path, text in _missing(keys, model)]
         else:
             reason = item["msg"].removeprefix("Value error, ")
-            shown = [] if isinstance(item["input"], Mapping) else [repr(item["input"])]
-            place = ".".join(keys)
-            said = f"{reason[0].lower()}{reason[1:]}" if place or shown else reason
-            lines.append(": ".join([*filter(None, [place]), *shown, said]))
+            if item["type"] == "model_type":
+                reason = f"holds keys of its own, not one value: {_keys_beneath(keys, model)}"
+            value = item["input"]
+            shown = "" if isinstance(value, Mapping) else f"{value!r}: "
+            name = f"{'.'.join(keys)}: " if keys else ""
+            lines.append(f"{name}{shown}{reason[0].lower()}{reason[1:]}")
     return f"config{where}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines)
 
 
@@ -166,7 +168,9 @@ def nested_model(annotation: Any) -> type[BaseModel] | None:
 def _unknown_key(place: list[str], model: type[BaseModel]) -> str:
     path, known = ".".join(place), known_keys(model)
     keys = [key for key in place if not key.isdigit()]  # a list's items have the same keys
-    near = difflib.get_close_matches(".".join(keys), known, n=1, cutoff=0.5)
+    above = {".".join(keys[:depth]) for depth in range(len(keys))}
+    likely = [candidate for candidate in known if candidate not in above]
+    near = difflib.get_close_matches(".".join(keys), likely, n=1, cutoff=0.5)
     if not near:
         by_leaf = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
         near = [
@@ -185,6 +189,12 @@ def _unknown_key(place: list[str], model: type[BaseModel]) -> str:
     )
 
 
+def _keys_beneath(keys: list[str], model: type[BaseModel]) -> str:
+    """The dotted keys of the group at a place, for somebody who gave it one value."""
+    path = ".".join(key for key in keys if not key.isdigit())
+    return ", ".join(key for key in known_keys(model) if key.rpartition(".")[0] == path)
+
+
 def _missing(keys: list[str], model: type[BaseModel]) -> list[tuple[str, str]]:
     """Path and help of a missing key, or of each that is required beneath it."""
     for key in keys[:-1]:
@@ -199,4 +209,8 @@ def _missing(keys: list[str], model: type[BaseModel]) -> list[tuple[str, str]]:
         deeper = [_missing([name], below) for name in required]
         return [(f"{'.'.join(keys)}.{path}", text) for found in deeper for path, text in found]
     text = " ".join((field.description or "give it in the config").split()).rstrip(".")
-    return [(".".join(keys), f"give {flag.name} ({text[0].lower()}{text[1:]})" if flag else text)]
+    if flag is None:
+        return [(".".join(keys), text)]
+    if not text[:2].isupper():  # CSV keeps its capitals
+        text = text[0].lower() + text[1:]
+    return [(".".join(keys), f"give {flag.name} ({text})")]

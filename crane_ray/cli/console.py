@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from crane_ray.cohort.findings import counted
 from crane_ray.runtime.reporting import Reporter, Summary
 
 LINE_EVERY_S = 30.0
@@ -136,7 +137,9 @@ class LineReporter:
         """See `Reporter`."""
         self._title, self._pace = title, Pace(slides, patches)
         self._next = time.monotonic() + LINE_EVERY_S
-        what = f"{slides:,} slides" + (f", {patches:,} patches" if patches is not None else "")
+        what = counted(slides, "slide") + (
+            f", {counted(patches, 'patch', 'patches')}" if patches is not None else ""
+        )
         console.print(f"{title}: {what}")
 
     def advance(self, *, slides: int = 0, patches: int = 0, failures: int = 0) -> None:

@@ -16,6 +16,7 @@ from crane_ray.runtime.folds import FoldKey, FoldOutcome
 from crane_ray.runtime.training_course import TrainingReporter, TrainingSummary
 
 NOTES_SHOWN = 30
+GROUPS_SHOWN = 10
 WITH_INTERVALS = {"AUC", "balanced accuracy"}
 """Metrics that are shown with their intervals; metrics.csv has all."""
 
@@ -219,15 +220,21 @@ def print_metrics(rows: Iterable[Mapping[str, str]], title: str) -> None:
     if not held:
         return
     table = Table(title=title, title_justify="left")
-    names = [name for name in held[0] if name != "group" or any(row[name] != "all" for row in held)]
+    groups = list(dict.fromkeys(row["group"] for row in held if row["group"] != "all"))
+    shown = {"all", *groups[:GROUPS_SHOWN]}
+    names = [name for name in held[0] if name != "group" or groups]
     for name in names:
         table.add_column(name, no_wrap=True)
     for row in held:
+        if row["group"] not in shown:
+            continue
         cells = (
             row[name] if name in WITH_INTERVALS else row[name].split(" [")[0] for name in names
         )
         table.add_row(*(escape(cell) for cell in cells))
     console.print(table)
+    if len(groups) > GROUPS_SHOWN:
+        console.print(f"... and {len(groups) - GROUPS_SHOWN:,} more groups in metrics.csv")
 
 
 def _number(value: float | None) -> str:

@@ -14,14 +14,14 @@ Examples:
 
 
 @click.command(name="verify", epilog=EPILOG)
-@click.argument("store", required=False)
-@config_options(VerifyJob, leave_out=["--store"])
-def command(**options: Any) -> int:
+@click.argument("folder", metavar="[STORE]", required=False)
+@config_options(VerifyJob)
+def command(folder: str | None, **options: Any) -> int:
     """Read a feature STORE back against its checksums.
 
     The exit status is 0 where every committed slide is there, byte for byte.
     """
-    job = load_job(VerifyJob, options)
+    job = load_job(VerifyJob, {**options, "store": folder or options["store"]})
     from crane_ray.cli.console import make_reporter, print_summary
     from crane_ray.runtime.verification import run_verification
 

@@ -157,11 +157,12 @@ def with_features(cohort: Cohort, feature_ids: Iterable[str]) -> Cohort:
         findings.append(_without_features(cohort, without, there))
     unused = sorted(there.difference(cohort.slide_ids))
     if unused:
+        lacks = "but without a label" if (cohort.labels_ST != MISSING).any() else "beside the table"
         findings.append(
             Finding(
                 "note",
                 "features_without_label",
-                f"{counted(len(unused), 'slide')} with features but without a label "
+                f"{counted(len(unused), 'slide')} with features {lacks} "
                 f"({some(unused)}); they take no part",
                 tuple(unused),
             )

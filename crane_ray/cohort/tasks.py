@@ -1,5 +1,6 @@
 """TaskSpec and TaskSet: which heads a network has, and which labels they are trained with."""
 
+import difflib
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -99,12 +100,16 @@ def load_task_set(name: str) -> TaskSet:
     Raises:
         ConfigError: there is none of that name, or the file does not hold a task set.
     """
-    if name.endswith((".yaml", ".yml")):
+    is_file = name.endswith((".yaml", ".yml"))
+    if is_file and Path(name).is_file():
         return TaskSet.load(name)
-    if name not in task_set_names():
+    if is_file or name not in task_set_names():
+        near = difflib.get_close_matches(name, task_set_names(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(
-            f"task {name}: no such task set; known: {', '.join(task_set_names())}; or give a YAML "
-            "file of your own with name and tasks (each name, column, classes)"
+            f"task {name}: no such {'file' if is_file else 'task set'}; {hint}Known task sets: "
+            f"{', '.join(task_set_names())}; or give a YAML file of your own with name and tasks "
+            "(each name, column, classes)"
         )
     shipped = files("crane_ray.cohort").joinpath("task_sets", f"{name}.yaml")
     return TaskSet.model_validate(read_yaml(Path(str(shipped))))

@@ -9,7 +9,6 @@ TRIDENT ``ID.h5``: ``features`` (N, D) or (1, N, D), ``coords`` the same way, at
 """
 
 import hashlib
-import pickle
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from crane_ray import storage
 from crane_ray.errors import ConfigError, SlideError
+from crane_ray.features.torch_files import load_tensors
 
 Array = npt.NDArray[Any]
 SUBFOLDERS = {"h5": "h5_files", "pt": "pt_files"}
@@ -239,9 +239,7 @@ def _load_tensor(path: str) -> Rows:
     try:
         with ExitStack() as stack:
             mapped = not storage.is_uri(path) and zipfile.is_zipfile(path)
-            found = torch.load(
-                _raw(stack, path), map_location="cpu", weights_only=True, mmap=mapped
-            )
+            found = load_tensors(_raw(stack, path), mapped=mapped)
         if not isinstance(found, torch.Tensor):
             raise ValueError(f"holds a {type(found).__name__}, not a bare (N, D) tensor")
         if not found.is_floating_point():
@@ -251,6 +249,5 @@ def _load_tensor(path: str) -> Rows:
             found = found.float()
         array: Array = found.reshape(_two_axes("the tensor", tuple(found.shape))).numpy()
         return array
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().split("\n", maxsplit=1)[0]
-        raise SlideError(f"{path} cannot be used: {reason}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SlideError(f"{path} cannot be used: {error}") from error

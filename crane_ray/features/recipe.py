@@ -26,8 +26,13 @@ class Recipe(Config):
         encoder = self.encoder.model_copy(update={"weights": ""})
         return Config.fingerprint(self.model_copy(update={"encoder": encoder}))
 
-    def require(self, asked: "Recipe", where: str) -> None:
+    def require(self, asked: "Recipe", where: str, *, is_empty: bool = False) -> None:
         """Checks that a store of this recipe may take what another recipe asks for.
+
+        Args:
+            asked: the other recipe.
+            where: the store's place, for the message.
+            is_empty: no slide of the store is finished, so that it may be given up.
 
         Raises:
             RecipeMismatchError: they differ; both are shown, and in what they differ.
@@ -47,6 +52,7 @@ class Recipe(Config):
             + f"\nstore's recipe ({self.fingerprint()}): {self.canonical_json()}\n"
             f"asked for ({asked.fingerprint()}): {asked.canonical_json()}\n"
             "Ask for the store's recipe, or name another store with --store"
+            + ("; this one has no finished slide yet and may be removed" if is_empty else "")
         )
 
 

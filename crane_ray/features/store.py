@@ -18,13 +18,14 @@ from crane_ray.config import Config
 from crane_ray.errors import StoreError
 from crane_ray.features.ledger import Index, IndexRow, Ledger, Receipt
 from crane_ray.features.recipe import Recipe
-from crane_ray.plugins import load_plugin
+from crane_ray.plugins import load_plugin, require_plugin
 
 FORMAT_VERSION = 1
 CHUNK_ROWS = 512
 """Rows of one stored object: 1 MiB of 1024 float16 features."""
 CHUNKS_PER_SHARD = 4
 UNFINISHED = "unfinished"
+STORES = "crane_ray.features.stores"
 
 Array = npt.NDArray[Any]
 
@@ -118,7 +119,7 @@ class FeatureStore:
     def __init__(self, root: str, header: StoreHeader) -> None:
         self.root = root
         self.header = header
-        self.format: SlideFormat = load_plugin("crane_ray.features.stores", header.layout).FORMAT
+        self.format: SlideFormat = load_plugin(STORES, header.layout).FORMAT
         self.ledger = Ledger(storage.join(root, "ledger"))
         self.index = Index(storage.join(root, "index.parquet"))
 
@@ -156,13 +157,15 @@ class FeatureStore:
         """The store at a place, made if need be.
 
         Raises:
+            ConfigError: there is no layout of that name.
             RecipeMismatchError: there is one of another recipe.
             StorageError: it cannot be written.
         """
-        path = storage.join(root, "store.json")
-        if storage.exists(path):
+        require_plugin(STORES, layout)
+        if storage.exists(path := storage.join(root, "store.json")):
             store = cls.open(root)
-            store.recipe.require(recipe, root)
+            differs = store.recipe.fingerprint() != recipe.fingerprint()
+            store.recipe.require(recipe, root, is_empty=differs and not store.index.read())
             return store
         header = StoreHeader(
             layout=layout,

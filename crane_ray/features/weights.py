@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from crane_ray import storage
 from crane_ray.errors import ConfigError
 from crane_ray.features.encoder import HUB_ID, EncoderCard, EncoderConfig, HubWeights
 from crane_ray.features.hub import fetch_file
+from crane_ray.features.torch_files import load_tensors
 from crane_ray.plugins import file_name
 
 log = logging.getLogger(__name__)
@@ -142,7 +144,9 @@ def read_state(weights: Weights) -> dict[str, Any]:
     except ConfigError:
         raise
     except Exception as error:  # both libraries raise many kinds for a broken file
-        raise ConfigError(f"weights {weights.label}: cannot be read: {error}") from error
+        raise ConfigError(
+            f"weights {weights.label}: cannot be read: {error}; give another file with --weights"
+        ) from error
     while isinstance(state, dict):
         inner = next((state[key] for key in NESTED if isinstance(state.get(key), dict)), None)
         if inner is None:
@@ -234,9 +238,7 @@ def _load_bytes(weights: Weights) -> Any:
         from safetensors.torch import load
 
         return load(weights.data.tobytes())
-    import torch
-
-    return torch.load(io.BytesIO(weights.data.data), map_location="cpu", weights_only=True)
+    return load_tensors(io.BytesIO(weights.data.data))
 
 
 def _load_path(weights: Weights) -> Any:
@@ -249,9 +251,5 @@ def _load_path(weights: Weights) -> Any:
         from safetensors.torch import load_file
 
         return load_file(weights.path)
-    import torch
-
-    try:  # mapped, so that a network and its file do not take memory twice
-        return torch.load(weights.path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # the format of torch before 1.6
-        return torch.load(weights.path, map_location="cpu", weights_only=True)
+    # Mapped, so that a network and its file do not take memory twice (no zip before torch 1.6).
+    return load_tensors(weights.path, mapped=zipfile.is_zipfile(weights.path))

@@ -7,8 +7,6 @@ of features, tasks and provenance as JSON. ``NAME.json`` beside it is the same f
 import hashlib
 import io
 import json
-import pickle
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +21,7 @@ from crane_ray import storage
 from crane_ray.cohort.tasks import TaskSpec
 from crane_ray.config import explain
 from crane_ray.errors import ConfigError
+from crane_ray.features.torch_files import load_tensors
 from crane_ray.mil.aggregator import Aggregator, build_aggregator
 from crane_ray.mil.configs import ModelConfig
 from crane_ray.mil.published import Format, read_state, some
@@ -157,16 +156,9 @@ def _parse_ours(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def _unpack(data: bytes) -> dict[str, torch.Tensor]:
     """The state dict in a file of torch, without unpickling anything but tensors."""
     try:
-        with warnings.catch_warnings():  # torch's own on odd files: the error says it better
-            warnings.simplefilter("ignore")
-            tree = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ConfigError(
-            "holds pickled objects, which are never loaded, or is cut short; save the network's "
-            f"state_dict() alone, with torch.save ({_first_line(error)})"
-        ) from None
-    except Exception as error:  # torch raises many kinds for a broken file
-        raise ConfigError(f"no file of torch, or cut short: {_first_line(error)}") from None
+        tree = load_tensors(io.BytesIO(data))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     while isinstance(tree, dict):
         inner = next((tree[key] for key in NESTED if isinstance(tree.get(key), dict)), None)
         if inner is None:
@@ -253,7 +245,3 @@ def _require_same(own: Sequence[TaskSpec], tasks: Sequence[TaskSpec]) -> None:
             f"was trained for {trained}, the tasks are {given}; take the same tasks with their "
             "classes in the same order"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -2,7 +2,6 @@
 
 import io
 import math
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 from crane_ray import storage
 from crane_ray.cohort.tasks import MISSING, TaskSpec
 from crane_ray.errors import StoreError
+from crane_ray.features.torch_files import load_tensors
 from crane_ray.mil.aggregator import Aggregator, build_aggregator
 from crane_ray.mil.bags import Bag
 from crane_ray.mil.configs import ExperimentConfig, OptimConfig
@@ -23,9 +23,7 @@ Logits = Mapping[str, npt.NDArray[np.float64]]
 """(B, C) by task name."""
 NUMBERS = ("next_epoch", "best_loss", "best_epoch", "waited", "stopped", "failure")
 """What a `FoldRun` has besides tensors that changes."""
-UNREADABLE = (
-    RuntimeError, ValueError, KeyError, TypeError, EOFError, AttributeError, pickle.UnpicklingError
-)  # fmt: skip
+UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError)
 """What torch says of files that are cut short, or hold something else."""
 
 
@@ -189,7 +187,7 @@ def load_run(run: FoldRun, path: str, fingerprint: str) -> bool:
     device = next(run.network.parameters()).device
     try:
         source = io.BytesIO(storage.read_bytes(path))
-        state: dict[str, Any] = torch.load(source, map_location=device, weights_only=True)
+        state: dict[str, Any] = load_tensors(source, device=device)
         if state["fingerprint"] != fingerprint:
             raise StoreError(
                 f"{path}: belongs to a run with another config, table or split; give another "

@@ -10,12 +10,20 @@ from typing import Any
 
 import ray
 from ray.data import DataContext
+from ray.exceptions import AuthenticationError
 
 from crane_ray.errors import ClusterError
 from crane_ray.runtime.jobs import ClusterConfig
 from crane_ray.runtime.pools import Node
 
 log = logging.getLogger(__name__)
+
+NO_TOKEN = (
+    "the cluster asks for a token that this machine does not have, or another one; set "
+    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's own "
+    "(~/.ray/auth_token on its head node)"
+)
+"""Clusters that were started with a token refuse everybody without it."""
 
 
 @contextmanager
@@ -63,6 +71,8 @@ def _start(address: str | None, config: ClusterConfig) -> None:
             _check_address(address)
             with _no_native_output():
                 ray.init(address=address, **quiet)
+    except AuthenticationError as error:
+        raise ClusterError(f"Ray cluster at {address or 'local'}: {NO_TOKEN}") from error
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         what = f"Ray cluster at {address}" if address else "local Ray"
         raise ClusterError(f"{what}: cannot be used: {error}; check --address") from error

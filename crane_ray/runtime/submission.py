@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from crane_ray.config import Config, read_yaml
 from crane_ray.errors import ClusterError, ConfigError
+from crane_ray.runtime.cluster import NO_TOKEN
 from crane_ray.runtime.jobs import ClusterConfig
 from crane_ray.version import __version__
 
@@ -120,11 +122,12 @@ def _client(address: str) -> JobSubmissionClient:
         )
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise ClusterError(f"--address {address}: {NO_TOKEN}") from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ClusterError(
-            f"--address {address}: no Ray dashboard answers there ({first}); check host and port, "
-            "and RAY_AUTH_TOKEN where the cluster asks for a token"
+            f"--address {address}: no Ray dashboard answers there ({first}); check host and port"
         ) from error
 
 

@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pyarrow as pa
 
+from crane_ray.cohort.findings import counted
 from crane_ray.errors import StorageError
 from crane_ray.features.ledger import Receipt, index_row
 from crane_ray.features.store import FeatureStore
@@ -56,8 +57,8 @@ def run_verification(config: VerifyJob, reporter: Reporter | None = None) -> Sum
                     summary.leave_out(result["slide_id"], f"not checked: {unread}")
                 elif damaged:
                     found.add(result["slide_id"])
-                    reason = f"{damaged} of its shards are missing or not as written{_next(config)}"
-                    summary.leave_out(result["slide_id"], reason)
+                    reason = f"{counted(damaged, 'shard')} missing or not as written"
+                    summary.leave_out(result["slide_id"], reason + _next(config))
                 else:
                     summary.done += 1
     finally:

@@ -146,7 +146,9 @@ def test_an_empty_file_is_an_empty_config(tmp_path: Path) -> None:
         ([("zzzzzz", 1)], ["zzzzzz: unknown key; Known here: work, scale"]),
         ([("scale", 0)], ["scale: 0: input should be greater than 0"]),
         ([("patch.size_px", "x")], ["patch.size_px: 'x': input should be a valid integer"]),
-        ([("patch", 3)], ["patch: 3: input should be a valid dictionary"]),
+        ([("patch", 3)], ["patch: 3: holds keys of its own, not one value: patch.size_px, "]),
+        ([("patchh.size_px", 3)], ["did you mean patch"]),
+        ([("other.sze", 3)], ["other.sze: unknown key; did you mean other.size_px?"]),
         ([("names", ["a", 1])], ["names.1: 1: input should be a valid string"]),
     ],
 )

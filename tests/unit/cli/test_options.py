@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import Field
 
+from crane_ray.cli.main import call
 from crane_ray.cli.options import config_options, flagged_fields, load_job
 from crane_ray.config import Config, Flag
 from crane_ray.errors import ConfigError
@@ -205,3 +206,18 @@ def test_encoders_of_the_command_line_reach_their_places(tmp_path: Path) -> None
         asked(encoder=("uni_v1", "virchow2"), weights="/u.pth")
     with pytest.raises(ConfigError, match=r"\(--store\) names one store"):
         asked(encoder=("uni_v1", "virchow2"), store="/s")
+
+
+@pytest.mark.parametrize("words", [["nowhere"], ["--store", "nowhere"]])
+def test_verify_takes_the_store_as_a_word_or_an_option(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["verify", *words]) == 2
+    assert "nowhere: no feature store there" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_help_in_a_message_keeps_its_capitals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["splits", "--task", "cardiac-mtl"]) == 2
+    assert "give --labels (label table (CSV or" in capsys.readouterr().out
+    assert call(["train"]) == 2
+    assert "give --labels (CSV or Parquet" in capsys.readouterr().out

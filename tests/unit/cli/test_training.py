@@ -9,7 +9,7 @@ import torch
 
 from crane_ray.cli import training_console
 from crane_ray.cli.main import call
-from crane_ray.cli.training_console import Lines, LiveTable, print_training
+from crane_ray.cli.training_console import Lines, LiveTable, print_metrics, print_training
 from crane_ray.cohort.findings import Finding
 from crane_ray.manifest import LeftOut
 from crane_ray.runtime import tracking
@@ -68,7 +68,9 @@ def test_a_label_outside_the_map(study: SmallStudy, told: Told) -> None:
         (["--labels", "nowhere.csv"], "nowhere.csv"),
         (["--features", "nowhere"], "nowhere: no such folder"),
         (["--splits", "nowhere"], "no splits_0.csv"),
-        (["--task", "kidneys"], "task kidneys: no such task set; known: cardiac-grade"),
+        (["--task", "kidneys"], "task kidneys: no such task set; Known task sets: cardiac-grade"),
+        (["--task", "cardiac-mlt"], "no such task set; did you mean cardiac-mtl?"),
+        (["--task", "kidneys.yaml"], "kidneys.yaml: no such file; Known task sets: cardiac-grade"),
         (["--folds", "1,9"], "no splits_9.csv (folds there: 0, 1, 2)"),
         (["--folds", "5-2"], "5-2 runs backwards"),
         (["--model", "transformer"], "transformer"),
@@ -249,3 +251,16 @@ def test_ctrl_c_says_how_to_go_on(
 def test_of_several_seeds_failures_name_theirs() -> None:
     summary = TrainingSummary(["a", "b"], [outcome(1, failure="fold 1: the loss is nan")])
     assert summary.failures == ["seed 1, fold 1: the loss is nan"]
+
+
+def test_of_many_groups_the_first_are_shown_and_the_others_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [{"fold": "0", "group": "all", "AUC": "0.5"}]
+    print_metrics(rows, "test part")
+    assert "group" not in capsys.readouterr().out
+    rows += [{"fold": "0", "group": f"site=S{i:02}", "AUC": "0.5"} for i in range(14)]
+    print_metrics(rows, "test part")
+    out = capsys.readouterr().out
+    assert "site=S09" in out and "site=S10" not in out
+    assert "... and 4 more groups in metrics.csv" in out

@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,12 @@ def test_features_and_labels_meet_whatever_the_extension(cohort: Cohort) -> None
     unused = only(kept.findings, "features_without_label")
     assert (unused.severity, unused.names) == ("note", ("other",))
     assert kinds(cohort.findings) < kinds(kept.findings)
+
+
+def test_features_beside_a_table_of_cases_are_not_said_to_lack_a_label(cohort: Cohort) -> None:
+    blank = replace(cohort, labels_ST=np.full_like(cohort.labels_ST, MISSING))
+    found = only(with_features(blank, [*blank.slide_ids, "x"]).findings, "features_without_label")
+    assert "1 slide with features beside the table (x)" in found.message
 
 
 def test_features_of_exactly_the_slides_add_nothing(cohort: Cohort) -> None:

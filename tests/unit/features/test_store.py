@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crane_ray import storage
-from crane_ray.errors import RecipeMismatchError, StoreError
+from crane_ray.errors import ConfigError, RecipeMismatchError, StoreError
 from crane_ray.features.ledger import GROUP_SLIDES, IndexRow
 from crane_ray.features.store import (
     CHUNK_ROWS,
@@ -50,9 +50,20 @@ def test_a_store_is_made_once_and_opened_again(tmp_path: Path) -> None:
 def test_another_recipe_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     root = str(tmp_path / "store")
     FeatureStore.open_or_create(root, make_recipe())
-    with pytest.raises(RecipeMismatchError, match="dtype"):
+    with pytest.raises(RecipeMismatchError, match=r"dtype[\s\S]*no finished slide yet and may be"):
         FeatureStore.open_or_create(root, make_recipe(dtype="float16"))
     assert FeatureStore.open(root).recipe == make_recipe()
+
+
+def test_a_store_with_slides_is_never_said_to_be_removable(cohort: Cohort) -> None:
+    with pytest.raises(RecipeMismatchError) as caught:
+        FeatureStore.open_or_create(cohort.store.root, make_recipe(dtype="float16"))
+    assert "removed" not in str(caught.value)
+
+
+def test_an_unknown_layout_is_refused_also_for_a_store_that_has_one(cohort: Cohort) -> None:
+    with pytest.raises(ConfigError, match="zar: no such store; did you mean zarr"):
+        FeatureStore.open_or_create(cohort.store.root, make_recipe(), layout="zar")
 
 
 def test_a_place_without_a_store_is_an_error(tmp_path: Path) -> None:
