@@ -67,12 +67,13 @@ def _start(address: str | None, config: ClusterConfig) -> None:
     # Zero-GPU tasks on GPU nodes must not lose sight of CUDA_VISIBLE_DEVICES: Ray's future
     # default, chosen here so that it does not announce it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is not None and address != "local":
+        _check_address(address)
     try:
         if address is None or address == "local":
             with _no_native_output():
                 _init_local(config, quiet)
         else:
-            _check_address(address)
             with _no_native_output():
                 ray.init(address=address, **quiet)
     except AuthenticationError as error:
