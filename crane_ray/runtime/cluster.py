@@ -3,7 +3,9 @@
 import logging
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,8 @@ from crane_ray.runtime.pools import Node
 
 log = logging.getLogger(__name__)
 
+ANSWER_WAIT_S = 15.0
+"""A head node that is only just starting gets this long."""
 NO_TOKEN = (
     "the cluster asks for a token that this machine does not have, or another one; set "
     "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's own "
@@ -63,12 +67,13 @@ def _start(address: str | None, config: ClusterConfig) -> None:
     # Zero-GPU tasks on GPU nodes must not lose sight of CUDA_VISIBLE_DEVICES: Ray's future
     # default, chosen here so that it does not announce it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is not None and address != "local":
+        _check_address(address)
     try:
         if address is None or address == "local":
             with _no_native_output():
                 _init_local(config, quiet)
         else:
-            _check_address(address)
             with _no_native_output():
                 ray.init(address=address, **quiet)
     except AuthenticationError as error:
@@ -110,6 +115,26 @@ def _check_address(address: str) -> None:
             f"crane-ray submit VERB ... --address {address}, or give the cluster's own address "
             "(HOST:6379) from a machine of the cluster"
         )
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:
+        _require_answer(address, host, int(port))
+
+
+def _require_answer(address: str, host: str, port: int) -> None:
+    """Refuses a place where nothing listens: Ray would try it for minutes without a word."""
+    deadline = time.monotonic() + ANSWER_WAIT_S
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), port), timeout=ANSWER_WAIT_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                raise ClusterError(
+                    f"--address {address}: no Ray cluster answers there "
+                    f"({error.strerror or error}); check host and port (its head node's, 6379 "
+                    "unless ray start --head was given another --port)"
+                ) from error
+            time.sleep(1)
 
 
 def _nodes() -> tuple[Node, ...]:

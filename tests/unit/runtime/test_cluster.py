@@ -1,0 +1,35 @@
+"""Addresses at which there is no cluster are refused before Ray tries them for minutes."""
+
+import socket
+
+import pytest
+
+from crane_ray.errors import ClusterError
+from crane_ray.runtime import cluster
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_where_nothing_listens_the_address_is_named(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_WAIT_S", 0.1)
+    address = f"127.0.0.1:{closed_port}"
+    with pytest.raises(ClusterError, match=rf"{address}: no Ray cluster answers there.*refused"):
+        cluster._check_address(address)
+
+
+def test_a_dashboard_is_told_from_a_cluster() -> None:
+    with pytest.raises(ClusterError, match="crane-ray submit VERB"):
+        cluster._check_address("http://head:8265")
+
+
+def test_where_something_listens_it_is_left_to_ray() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        cluster._check_address(f"127.0.0.1:{listener.getsockname()[1]}")
+    cluster._check_address("auto")
