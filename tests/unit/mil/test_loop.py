@@ -18,6 +18,7 @@ from crane_ray.mil.loop import SingleEngine, fold_order, train
 from crane_ray.mil.pack import Pack
 from crane_ray.mil.prediction import PACKED_PATCHES, Study, part_loss, predict
 from crane_ray.mil.run import EpochReport, FoldBags, FoldRun
+from crane_ray.mil.workers import Worker
 from tests.unit.mil.small_bags import (
     DIM,
     LR,
@@ -384,3 +385,15 @@ def test_resumed_folds_that_were_saved_at_different_epochs_end_alike() -> None:
     for run, fold in zip(runs, folds, strict=True):
         assert run.next_epoch == 5
         assert_near(weights_of(run), weights_of(run_to_end(study, fold)), 0)
+
+
+def test_each_worker_drops_other_values() -> None:
+    bags = make_bag_set()
+    study = make_study(ExperimentConfig(model=small_model(), training=training()), bags)
+    seeds = set()
+    for rank in range(2):
+        worker = Worker()
+        worker.rank, worker.world = rank, 2
+        SingleEngine(study, worker).train_epoch([start(study, halves(bags))], 0)
+        seeds.add(torch.initial_seed())
+    assert len(seeds) == 2
