@@ -118,7 +118,9 @@ def test_values_of_several_types_are_choices() -> None:
 
 def test_optuna_says_nothing_and_is_left_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
     # One trial alone without a number is what Optuna warns of.
-    params = [{"x": None if n == 3 else n / 10, "y": n % 4} for n in range(20)]
+    params: list[dict[str, object]] = [
+        {"x": None if n == 3 else n / 10, "y": n % 4} for n in range(20)
+    ]
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.DEBUG)
     try:
