@@ -42,7 +42,7 @@ def history_chart(leaderboard: Leaderboard) -> str:
     scored = sorted(leaderboard.scored, key=lambda trial: trial.number)
     if not leaderboard.trials:
         return nothing("history", title, "The search has no trial yet.")
-    values = [_score(trial) for trial in scored] or [0.0, 1.0]
+    values = [_score(trial) for trial in scored]
     last = max(trial.number for trial in leaderboard.trials)
     frame = Frame(*SIZE, Scale("linear", -0.5, last + 0.5), infer_scale(values).padded(), bottom=66)
     lowest = frame.floor + 16

@@ -89,18 +89,24 @@ def spread(places: Sequence[float], apart: float, low: float, high: float) -> li
 
 
 def svg(name: str, size: tuple[float, float], *, title: str, about: str, body: str) -> str:
-    """A whole drawing with its title and description, which say what it shows without sight."""
+    """A whole drawing with its title and description, which say what it shows without sight.
+
+    The first word of the name tells its ids from those of other drawings; all are classes.
+    """
     width, height = size
+    key = name.split(maxsplit=1)[0]
     return element(
         "svg",
-        element("title", escaped(title), id=f"{name}-title"),
-        element("desc", escaped(about), id=f"{name}-about"),
+        element("title", escaped(title), id=f"{key}-title"),
+        element("desc", escaped(about), id=f"{key}-about"),
         body,
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {width:g} {height:g}",
+        width=f"{width:g}",
+        height=f"{height:g}",
         class_=f"chart {name}",
         role="img",
-        aria_labelledby=f"{name}-title {name}-about",
+        aria_labelledby=f"{key}-title {key}-about",
         font_family=FONT,
     )
 
@@ -108,7 +114,9 @@ def svg(name: str, size: tuple[float, float], *, title: str, about: str, body: s
 def nothing(name: str, title: str, why: str) -> str:
     """A drawing of the reason why there is nothing to draw."""
     body = label(0, 24, why, fill=SOFT, font_size=13)
-    return svg(name, (LETTER * 13 * len(why) + 20, 36), title=title, about=why, body=body)
+    return svg(
+        f"{name} nothing", (LETTER * 13 * len(why) + 20, 36), title=title, about=why, body=body
+    )
 
 
 @dataclass(frozen=True)

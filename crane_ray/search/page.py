@@ -16,6 +16,20 @@ from crane_ray.search.wording import duration_text, objective_text
 
 STATUSES = ("done", "stopped", "failed", "unfinished")
 
+PARAMS_NOTE = (
+    "A line a trial, across its params to its objective: the darker the better, the best is "
+    "thick. Lines through a choice are fanned out, so that none hides another. Axes are inferred "
+    "from the values that trials had."
+)
+HISTORY_NOTE = (
+    "Full dots are done, empty ones were stopped early, crosses failed, dashes did not end. The "
+    "line is the best so far, the dashed one the default config."
+)
+LEARNING_NOTE = (
+    "The ten best trials and, dashed, the default config. An empty end was stopped early; its "
+    "objective might have risen."
+)
+
 
 def search_page(
     leaderboard: Leaderboard,
@@ -32,6 +46,7 @@ def search_page(
         facts: what was searched and where it came from, a name and a text each.
         importance: of the params; None where nobody asked.
     """
+    drawn = bool(leaderboard.scored)
     parts = [
         element("h1", escaped(title) or "Search"),
         element("p", escaped(_lead(leaderboard)), class_="lead"),
@@ -39,13 +54,14 @@ def search_page(
         _caution(leaderboard),
         _section(
             "Params and objective",
-            "A line a trial, across its params to its objective: the darker the better, the best "
-            "is thick. Lines through a choice are fanned out, so that none hides another.",
+            PARAMS_NOTE if drawn else "",
             element("div", parallel_chart(leaderboard), class_="wide"),
         ),
         _pair(
-            _section("History", HISTORY_NOTE, history_chart(leaderboard)),
-            _section("Learning curves", LEARNING_NOTE, learning_chart(leaderboard)),
+            _section("History", HISTORY_NOTE if drawn else "", history_chart(leaderboard)),
+            _section(
+                "Learning curves", LEARNING_NOTE if drawn else "", learning_chart(leaderboard)
+            ),
         ),
         _pair(_importance(importance), _best(leaderboard)),
         _trials(leaderboard),
@@ -53,16 +69,6 @@ def search_page(
         _section("About this search", "", facts_table(facts), drawn=False) if facts else "",
     ]
     return _document(escaped(title), element("main", *parts))
-
-
-HISTORY_NOTE = (
-    "Full dots are done, empty ones were stopped early, crosses failed, dashes did not end. The "
-    "line is the best so far, the dashed one the default config."
-)
-LEARNING_NOTE = (
-    "The ten best trials and, dashed, the default config. An empty end was stopped early; its "
-    "objective might have risen."
-)
 
 
 def _document(title: str, body: str) -> str:
@@ -85,13 +91,13 @@ def _document(title: str, body: str) -> str:
 def _lead(leaderboard: Leaderboard) -> str:
     better = "highest" if leaderboard.mode == "max" else "lowest"
     num = len(leaderboard.trials)
-    trials = "one trial" if num == 1 else f"{num} trials"
-    return f"{trials[0].upper()}{trials[1:]} for the {better} {leaderboard.metric}."
+    trials = {0: "No trial", 1: "One trial"}.get(num, f"{num} trials")
+    return f"{trials} for the {better} {leaderboard.metric}."
 
 
 def _figures(leaderboard: Leaderboard) -> str:
     best, default, gain = leaderboard.best, leaderboard.baseline_trial, leaderboard.gain
-    counts = Counter(trial.status for trial in leaderboard.trials)
+    counts: Counter[str] = Counter(trial.status for trial in leaderboard.trials)
     figures = [("Best", _score(best), f"trial {best.number}" if best else "no trial has a value")]
     if default is not None:
         figures.append(("Default config", _score(default), f"trial {default.number}"))
@@ -131,14 +137,14 @@ def _caution(leaderboard: Leaderboard) -> str:
 def _importance(importance: Importance | None) -> str:
     if importance is None:
         return ""
-    note = ""
-    if importance.shares is not None:
-        note = (
-            f"What sets the best {importance.num_best} of {importance.num_trials} trials apart "
-            "(PED-ANOVA): each param's share. Ranges are inferred from the values that trials "
-            "had, and a param without a share may matter beyond them. Of stopped trials it "
-            "counts what they had reached."
-        )
+    if importance.shares is None:
+        return _section("Importance", f"Not measured: {importance.reason}.", "")
+    note = (
+        f"What sets the best {importance.num_best} of {importance.num_trials} trials apart "
+        "(PED-ANOVA): each param's share. Ranges are inferred from the values that trials "
+        "had, and a param without a share may matter beyond them. Of stopped trials it "
+        "counts what they had reached."
+    )
     return _section("Importance", note, importance_chart(importance))
 
 

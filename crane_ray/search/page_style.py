@@ -29,6 +29,7 @@ section { min-width: 0; }
 .wide { overflow-x: auto; }
 svg.chart { display: block; width: 100%; height: auto; margin-top: 12px; }
 .pair svg.chart { max-width: 660px; }
+svg.chart.nothing, .pair svg.chart.nothing { width: auto; max-width: 100%; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; line-height: 1.4; }
 th, td { text-align: left; vertical-align: top; padding: 6px 14px 6px 0; border-bottom: 1px solid
   var(--rule); }
@@ -38,7 +39,7 @@ td.n, th.n { text-align: right; }
 td { overflow-wrap: anywhere; }
 .trials td { white-space: nowrap; }
 .trials td, .trials th { padding-right: 11px; }
-.trials { font-size: 13.5px; }
+.trials { font-size: 13.5px; width: auto; min-width: min(100%, 560px); }
 .trials th { white-space: normal; }
 .sorts { cursor: pointer; }
 .sorts::after { content: "\\a0\\2195"; color: #b4bac2; font-weight: 400; }

@@ -138,6 +138,7 @@ def test_the_best_line_across_the_params_is_thick_dark_and_ends_on_top(mode: str
     assert max(widths, key=lambda n: widths[n]) == best.number
     assert Counter(widths.values())[widths[best.number]] == 1
     assert colours[best.number] == "#440154"
+    assert list(found)[-1] == best.number, "another line lies over the best"
     order = [ends[one.number] for one in leaderboard.scored]
     assert order == sorted(order)
 
@@ -183,6 +184,13 @@ def test_learning_curves_are_the_ten_best_and_the_default() -> None:
     assert set(marks(read(learning_chart(leaderboard, most=3)))) == {
         *(one.number for one in leaderboard.scored[:3]), 0,
     }  # fmt: skip
+
+
+def test_the_default_config_is_drawn_once_where_it_is_among_the_best() -> None:
+    leaderboard = made_up_search()
+    assert leaderboard.baseline_trial in leaderboard.scored[:10]
+    root = read(learning_chart(leaderboard))
+    assert len([one for one in root.iter(f"{SVG}polyline") if one.get("class") == "curve"]) == 10
 
 
 def test_a_gap_in_a_history_is_left_out() -> None:

@@ -117,10 +117,18 @@ def test_values_of_several_types_are_choices() -> None:
 
 
 def test_optuna_says_nothing_and_is_left_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    # One trial alone without a number is what Optuna warns of.
+    params: list[dict[str, object]] = [
+        {"x": None if n == 3 else n / 10, "y": n % 4} for n in range(20)
+    ]
     before = optuna.logging.get_verbosity()
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        measure_importance(made_up_search())
+    optuna.logging.set_verbosity(optuna.logging.DEBUG)
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert measure_importance(board(*scored(20, params))).shares is not None
+        assert optuna.logging.get_verbosity() == optuna.logging.DEBUG
+    finally:
+        optuna.logging.set_verbosity(before)
     assert not said
     assert capfd.readouterr() == ("", "")
-    assert optuna.logging.get_verbosity() == before

@@ -139,6 +139,13 @@ def test_a_param_of_several_types_is_json_in_parquet_and_plain_in_csv(tmp_path: 
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("values", [[2**70, 1], [2**60 + 1, 0.5], [-(2**63), 2**63 - 1]])
+def test_whole_numbers_lose_no_digit_in_parquet(values: list[float], tmp_path: Path) -> None:
+    with_params(*({"a": value} for value in values)).write(str(tmp_path))
+    column = pq.read_table(tmp_path / "leaderboard.parquet").column("a").to_pylist()
+    assert [json.loads(value) if type(value) is str else value for value in column] == values
+
+
 def test_the_parquet_file_says_what_it_is_of(tmp_path: Path) -> None:
     made_up_search(mode="min").write(str(tmp_path))
     table = pq.read_table(tmp_path / "leaderboard.parquet")

@@ -116,6 +116,19 @@ def test_the_best_config_stands_beside_the_default_to_the_last_digit() -> None:
     assert ["model.name", "crane", "clam_sb"] in rows
 
 
+def test_a_param_that_a_trial_does_not_have_is_a_dash() -> None:
+    rows = read(board(trial(0, 0.6, params={"a": None}), trial(1, 0.5, params={}))).rows
+    assert [row[4] for row in rows if len(row) == 7] == ["a", "none", "\u2013"]
+
+
+def test_only_what_differs_from_the_default_config_is_bold() -> None:
+    same, other = {"a": 1, "b": 2}, {"a": 1, "b": 3}
+    trials = (trial(0, 0.5, params=same), trial(1, 0.6, params=other))
+    page = page_of(board(*trials, baseline="trial-000"))
+    assert page.count('class="changed"') == 1
+    assert '<td class="changed"><code>3</code></td>' in page
+
+
 def test_text_that_could_be_something_else_is_quoted() -> None:
     params = {"a": "1", "b": "none", "c": None, "d": "clam_sb", "e": True}
     rows = read(board(trial(0, 0.5, params=params))).rows
