@@ -15,6 +15,7 @@ from crane_ray.features.store import FeatureStore
 from crane_ray.slides.workspace import Workspace
 from crane_ray.testing.cohorts import SyntheticCohort
 from tests.ray.helpers import PLUGINS, ROOT, SLOW, command, finish, free_ports, wait_for
+from tests.unit.runtime.small_study import make_study
 
 pytestmark = pytest.mark.ray
 
@@ -79,6 +80,16 @@ def test_patch_and_extract_as_submitted_jobs(
     done = subprocess.run(entry, text=True, capture_output=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "done before (skipped)" in done.stdout
+
+
+def test_a_search_as_a_submitted_job(dashboard: str, tmp_path: Path) -> None:
+    study, space = make_study(tmp_path / "study"), tmp_path / "space.yaml"
+    space.write_text("dropout: {choice: [0.0]}\n")
+    words = study.words(tmp_path, "--space", str(space), "--searcher", "grid", verb="tune")
+    status, output = finish(command("submit", *words, "--address", dashboard))
+    assert status == 0, output
+    assert "trial 0: done after 4 epochs" in output
+    assert (tmp_path / "own_search" / "best.yaml").exists()
 
 
 def test_the_exit_status_and_the_reason_of_a_failing_job_come_back(
