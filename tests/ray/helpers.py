@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -74,3 +75,22 @@ def free_ports(count: int) -> list[int]:
     for probe in probes:
         probe.close()
     return ports
+
+
+def processes_below(process: int) -> list[tuple[int, str]]:
+    """All that descend from a process: their ids, and what they say that they do."""
+    words = ["ps", "-axo", "pid=,ppid=,args="]
+    rows = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    table = [row.split(None, 2) for row in rows]
+    below = {process}
+    for _ in range(4):  # a raylet's workers are its children's children at most
+        below |= {int(pid) for pid, parent, _ in table if int(parent) in below}
+    return [(int(pid), what) for pid, _, what in table if int(pid) in below]
+
+
+def kill_one(doing: str) -> None:
+    """Kills a worker of this session's Ray that does something now."""
+    there = processes_below(os.getpid())
+    found = [pid for pid, what in there if what.startswith(doing)]
+    assert found, there
+    os.kill(found[-1], signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from crane_ray.manifest import RunManifest
 from crane_ray.mil.checkpoints import load_checkpoint
 from crane_ray.runtime.training import run_training
 from crane_ray.runtime.training_course import SilentTraining
-from tests.ray.helpers import command, finish, tree_digest, wait_for
+from tests.ray.helpers import command, finish, kill_one, processes_below, tree_digest, wait_for
 from tests.unit.runtime.small_study import DIM, SmallStudy, make_study
 from tests.unit.runtime.test_tracking import events
 
@@ -49,25 +48,6 @@ class Watching(SilentTraining):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-
-
-def processes_below(process: int) -> list[tuple[int, str]]:
-    """All that descend from a process: their ids, and what they say that they do."""
-    words = ["ps", "-axo", "pid=,ppid=,args="]
-    rows = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
-    table = [row.split(None, 2) for row in rows]
-    below = {process}
-    for _ in range(4):  # a raylet's workers are its children's children at most
-        below |= {int(pid) for pid, parent, _ in table if int(parent) in below}
-    return [(int(pid), what) for pid, _, what in table if int(pid) in below]
-
-
-def kill_one(doing: str) -> None:
-    """Kills a worker of this session's Ray that does something now."""
-    there = processes_below(os.getpid())
-    found = [pid for pid, what in there if what.startswith(doing)]
-    assert found, there
-    os.kill(found[-1], signal.SIGKILL)
 
 
 def weights(folder: Path, fold: int = 0) -> dict[str, Any]:

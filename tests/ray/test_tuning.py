@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from crane_ray.runtime.study_jobs import TrainJob
 from crane_ray.runtime.training import run_training
 from crane_ray.runtime.tuning import run_search
 from crane_ray.search.leaderboard import Trial
-from tests.ray.helpers import command, finish, wait_for
+from tests.ray.helpers import command, finish, kill_one, wait_for
 from tests.unit.runtime.small_study import SmallStudy, make_study
 
 pytestmark = pytest.mark.ray
@@ -28,11 +29,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
 class Watching(SilentSearch):
     """Notes how trials change."""
 
-    def __init__(self) -> None:
+    def __init__(self, harm: Callable[[], None] | None = None, after: int = 3) -> None:
         self.trials: list[Trial] = []
+        self._harm, self._after = harm, after
 
     def trial(self, trial: Trial) -> None:
         self.trials.append(trial)
+        if self._harm is not None and trial.epochs >= self._after:
+            harm, self._harm = self._harm, None
+            harm()
 
 
 def val_auc(folder: str) -> float:
@@ -100,6 +105,26 @@ def test_trials_of_several_workers(local_ray: None, study: SmallStudy, tmp_path:
     assert trial.status == "done"
     assert [epoch for epoch, _ in trial.history] == [0, 1]
     assert not (tmp_path / "own_search" / "workers" / trial.trial_id).exists()
+
+
+def test_a_trial_whose_worker_is_killed_goes_on(
+    local_ray: None, study: SmallStudy, tmp_path: Path
+) -> None:
+    space = {"model.dropout": {"choice": [0.0]}}
+    recipe: dict[str, Any] = {
+        "search__searcher": "grid",
+        "training__epochs": 60,
+        "training__stopping__enabled": False,
+        "checkpoint_every_s": 0,
+    }
+    job = study.search(tmp_path, space, **recipe)
+    undisturbed = study.search(tmp_path, space, exp_code="undisturbed", **recipe)
+    watching = Watching(lambda: kill_one("ray::ImplicitFunc"))
+    found = run_search(job, watching).leaderboards.values()
+    expected = run_search(undisturbed).leaderboards.values()
+    assert [trial.history for board in found for trial in board.trials] == [
+        trial.history for board in expected for trial in board.trials
+    ]
 
 
 def test_networks_that_are_behind_go_on_with_the_weights_of_others(
