@@ -159,6 +159,13 @@ def test_slides_that_cannot_be_used_are_left_out_with_a_reason(tmp_path: Path) -
     assert (again.slide_ids, again.left_out) == (pack.slide_ids, pack.left_out)
 
 
+def test_the_length_is_that_of_most_slides_and_not_of_the_first(tmp_path: Path) -> None:
+    slides = {"odd": np.zeros((3, 7), np.float32), "a": rows_of(4, 0), "b": rows_of(6, 1)}
+    pack = packed(tmp_path, slides)
+    assert (pack.dim, pack.slide_ids) == (4, ("a", "b"))
+    assert "have 7 numbers, those of most slides 4" in reasons(pack)["odd"]
+
+
 def test_the_length_comes_from_slides_that_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -293,9 +293,12 @@ def test_another_table_split_or_features_are_another_fold(tmp_path: Path) -> Non
         require_same_fold(work_of(job), KEY)
     study.labels.write_text(text)
     require_same_fold(work_of(job), KEY)
-    study.put_split(0, train=["S1", "S2"], val=["S3"], test=["S4"])
-    with pytest.raises(StoreError, match="with another split;"):
-        require_same_fold(work_of(job), KEY)
+    began = work_of(job).splits[0]
+    fewer = {"train": began.train[1:]}, {"val": began.val[1:]}, {"test": began.test[1:]}
+    for change in fewer:  # also of test alone: predictions that are kept would be of another part
+        study.put_split(0, **{"train": began.train, "val": began.val, "test": began.test, **change})
+        with pytest.raises(StoreError, match="with another split;"):
+            require_same_fold(work_of(job), KEY)
     require_same_fold(work_of(job), FoldKey(1, 1))  # which has not begun
     study.put_features("S5", np.ones((4, DIM), dtype=np.float32))
     with pytest.raises(StoreError, match="features"):
