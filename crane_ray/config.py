@@ -81,7 +81,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"config {file}: {error.strerror or error}; check --config") from None
+        raise ConfigError(f"config {file}: {error.strerror or error}; check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {file}: not valid YAML: {error}") from None
     if tree is None:
