@@ -76,12 +76,12 @@ class Config(BaseModel):
             raise ConfigError(explain(error, cls, where)) from None
 
 
-def read_yaml(file: str | Path, flag: str = "--config") -> dict[str, Any]:
-    """The mapping in a YAML file (an empty file is an empty mapping), which an option named."""
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file (an empty file is an empty mapping)."""
     try:
         tree = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"config {file}: {error.strerror or error}; check {flag}") from None
+        raise ConfigError(f"config {file}: {error.strerror or error}; check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {file}: not valid YAML: {error}") from None
     if tree is None:

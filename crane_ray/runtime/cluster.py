@@ -78,9 +78,10 @@ def _start(address: str | None, config: ClusterConfig) -> None:
                 ray.init(address=address, **quiet)
     except AuthenticationError as error:
         raise ClusterError(f"Ray cluster at {address or 'local'}: {NO_TOKEN}") from error
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         what = f"Ray cluster at {address}" if address else "local Ray"
-        raise ClusterError(f"{what}: cannot be used: {error}; check --address") from error
+        check = "--address" if address else "space and permissions of the temporary folder (TMPDIR)"
+        raise ClusterError(f"{what}: cannot be used: {error}; check {check}") from error
 
 
 def _init_local(config: ClusterConfig, quiet: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A job's config through the Ray Jobs API: submit, follow the log, hand back the exit status."""
 
 import asyncio
+import logging
 import shlex
 import tempfile
 import time
@@ -23,6 +24,8 @@ NODE_REPORT_TRIES = 5
 """The dashboard learns of its nodes some seconds after a cluster starts."""
 AGENT_WAIT_S, NO_AGENT = 60, "No available agent"
 """A cluster that has just started refuses jobs for some seconds."""
+ANNOUNCING = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""Ray's loggers that tell of each upload and each closed socket."""
 WORKER_COMMAND = "--python_worker_command="
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
@@ -121,6 +124,8 @@ def _client(address: str) -> JobSubmissionClient:
             "(in Kubernetes: kubectl port-forward service/CLUSTER-head-svc 8265)"
         )
     try:
+        for name in ANNOUNCING:
+            logging.getLogger(name).setLevel(logging.ERROR)
         return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise ClusterError(f"--address {address}: {NO_TOKEN}") from error

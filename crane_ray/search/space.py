@@ -87,7 +87,7 @@ def read_space(name: str, model: type[Config], searchable: tuple[str, ...]) -> S
         ConfigError: there is none, or a path or a distribution in it is wrong; all faults at once.
     """
     if name.endswith((".yaml", ".yml")):
-        return parse_space(read_yaml(name, "--space"), model, searchable)
+        return parse_space(read_yaml(name), model, searchable)
     if name not in space_names():
         raise ConfigError(
             f"--space {name}: no such space; shipped: {', '.join(space_names())}; or give a YAML "

@@ -6,6 +6,7 @@ import pytest
 
 from crane_ray.errors import ClusterError
 from crane_ray.runtime import cluster
+from crane_ray.runtime.jobs import ClusterConfig
 
 
 @pytest.fixture
@@ -33,3 +34,16 @@ def test_where_something_listens_it_is_left_to_ray() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         cluster._check_address(f"127.0.0.1:{listener.getsockname()[1]}")
     cluster._check_address("auto")
+
+
+def test_a_local_ray_that_cannot_start_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/tmp/ray")
+
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(ClusterError, match=r"local Ray: .*/tmp/ray.*TMPDIR"),
+        cluster.connected(ClusterConfig()),
+    ):
+        pass
