@@ -74,6 +74,8 @@ def run_training(job: TrainJob, reporter: TrainingReporter | None = None) -> Tra
                 share = _share(job, nodes, len(left), reporter)
                 course = Course(summary, reporter, trackers, work.folders)
                 train_on_cluster(job, work, left, share, course)
+            else:
+                reporter.note("all folds were trained before; their results are written anew")
             summary.outcomes.sort(key=lambda outcome: (outcome.seed, outcome.fold))
             summary.rows = write_results(job, work, summary.outcomes)
     summary.seconds = round(time.perf_counter() - begun, 1)

@@ -244,9 +244,11 @@ def _each_once(entries: list[Entry]) -> list[Entry]:
         if len(same) == 1:
             once.append(same[0])
             continue
+        several = "rename the files, or give a slide table with distinct slide_ids"
+        step = several if len(files) > 1 else "list it once"
         problem = (
             f"slide_id {slide_id} stands for {len(same)} entries ({', '.join(files)}); none is "
-            "used: rename the files, or give a slide table with distinct slide_ids"
+            f"used: {step}"
         )
         once.append(replace(same[0], problem=problem))
     return once

@@ -90,6 +90,7 @@ def test_a_run_its_results_and_going_on(
     assert (run / "summary.csv").exists()
     assert Predictions.from_parquet(str(run / "predictions.parquet")).folds() == [0, 1, 2]
     assert call([*words, "--folds", "2", "--resume"]) == 0  # folds of other jobs stay
+    assert "all folds were trained before" in capsys.readouterr().out
     assert Predictions.from_parquet(str(run / "predictions.parquet")).folds() == [0, 1, 2]
     assert call([*words, "--resume", "--set=training.optim.lr=0.5"]) == 2
     assert "another training.optim.lr (0.01, now 0.5)" in capsys.readouterr().out

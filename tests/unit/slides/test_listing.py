@@ -265,6 +265,7 @@ def test_an_id_twice_in_a_table_is_a_problem_too(tmp_path: Path) -> None:
     entries = table_of(tmp_path, "uri,slide_id,mpp\na.svs,1,0.25\na.svs,1,0.5\nb.svs,2,\n")
     assert [entry.slide_id for entry in entries] == ["1", "2"]
     assert "stands for 2 entries" in entries[0].problem
+    assert entries[0].problem.endswith("list it once")
     assert entries[1].problem == ""
 
 
