@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crane_ray import storage
+from crane_ray.cohort.findings import counted
 from crane_ray.cohort.splits import Split, write_splits
 from crane_ray.errors import ConfigError
 from crane_ray.runtime.pools import Node
@@ -59,26 +60,17 @@ class Search:
         if inner:
             splits_folder = storage.join(folder, "splits")
             write_splits(splits_folder, splits, next(iter(plan.studies.values())).cohort)
-        pbt = job.scheduler.name == "pbt"
-        work = TrialWork(
-            tree=job.training_tree(),
-            studies=plan.parts_of(splits),
-            splits={fold: Split(one.train, one.val, ()) for fold, one in splits.items()},
-            objective=plan.objective,
-            folder=folder,
-            share=self._share,
-            checkpoint_every=job.scheduler.interval_epochs if pbt else None,
-        )
         book = TrialBook(folder, self.reporter.trial)
-        folds = "the mean of inner folds" if inner else f"fold {', '.join(map(str, splits))}"
+        names = ", ".join(map(str, splits))
+        folds = f"the mean over {len(splits)} inner folds" if inner else f"fold {names}"
         self.reporter.begin(
-            f"{title}searching {len(plan.space.domains)} settings by {plan.objective.words} of "
-            f"{folds}",
+            f"{title}searching {counted(len(plan.space.domains), 'setting')} by "
+            f"{plan.objective.words}, {folds}",
             self._num_trials,
             plan.objective.words,
         )
         try:
-            run_tune(job, plan.space, work, book)
+            run_tune(job, plan.space, self._trial_work(folder, splits), book)
         finally:
             self.reporter.end()
             board = self._leaderboard(book)
@@ -86,6 +78,19 @@ class Search:
         self._write_best(board, folder, splits_folder, None if inner else list(splits))
         self._write_page(board, folder, folds)
         return board
+
+    def _trial_work(self, folder: str, splits: Mapping[int, Split]) -> TrialWork:
+        """What trials are given: nothing of test parts."""
+        exchanges = self.job.scheduler.name == "pbt"
+        return TrialWork(
+            tree=self.job.training_tree(),
+            studies=self.plan.parts_of(splits),
+            splits={fold: Split(one.train, one.val, ()) for fold, one in splits.items()},
+            objective=self.plan.objective,
+            folder=folder,
+            share=self._share,
+            checkpoint_every=self.job.scheduler.interval_epochs if exchanges else None,
+        )
 
     def training(self, trial: Trial, splits: str, folds: Sequence[int] | None) -> TrainJob:
         """The training that a trial was, on some folds."""
@@ -112,13 +117,16 @@ class Search:
     def _write_best(
         self, board: Leaderboard, folder: str, splits: str, folds: Sequence[int] | None
     ) -> None:
+        note = "crane-ray train --config repeats it"
+        if self.job.scheduler.name == "pbt":
+            note = "its last settings; it had others before, so training anew does not repeat it"
         best = [trial for trial in board.ranked() if trial.score is not None][: self.job.keep]
         for rank, trial in enumerate(best, start=1):
             name = "best.yaml" if rank == 1 else f"best_{rank}.yaml"
             text = self.training(trial, splits, folds).to_yaml()
             head = (
                 f"# Trial {trial.number} ({trial.trial_id}): {board.metric} {trial.value}\n"
-                "# crane-ray train --config repeats it; give --splits and --folds for other ones.\n"
+                f"# {note}; give --splits and --folds for other ones.\n"
             )
             storage.put_bytes(storage.join(folder, name), (head + text).encode())
 
@@ -130,11 +138,11 @@ class Search:
                 str(study.config.features or study.config.sources)
                 for study in self.plan.studies.values()
             ),
-            "judged by": f"{board.metric} of {folds}; test parts were not read",
+            "judged by": f"{board.metric}, {folds}; test parts were not read",
             "searcher": job.searcher,
             "scheduler": job.scheduler.name,
             "splits": job.splits,
         }
-        title = f"Search of {storage.name_of(folder)}"
+        title = f"Search: {job.exp_code or self.plan.task_set.name}"
         text = search_page(board, title=title, facts=facts, importance=measure_importance(board))
         storage.put_bytes(storage.join(folder, "search.html"), text.encode())
