@@ -15,7 +15,7 @@ trap 'rm -f "$log"' EXIT
 python -m pytest tests/unit >"$log" 2>&1 &
 unit=$!
 failed=0
-python -m pytest tests/ray tests/e2e || failed=1
+python -m pytest --durations=25 tests/ray tests/e2e || failed=1
 wait "$unit" || failed=1
 cat "$log"
 exit "$failed"

@@ -7,6 +7,9 @@ import pytest
 from crane_ray.cli.main import VERBS
 from crane_ray.cli.submission import JOBS
 from crane_ray.cohort.tasks import load_task_set, task_set_names
+from crane_ray.runtime.search_jobs import SEARCHABLE, TuneJob
+from crane_ray.runtime.study_jobs import TrainJob
+from crane_ray.search.space import parse_space
 
 FOLDER = Path(__file__).parents[2] / "jobs"
 CONFIGS = sorted(FOLDER.glob("configs/*.yaml"))
@@ -16,6 +19,9 @@ CONFIGS = sorted(FOLDER.glob("configs/*.yaml"))
 def test_shipped_configs_are_those_of_their_verb(config: Path) -> None:
     job = JOBS[config.stem].load(config)
     assert job == type(job).model_validate(job.model_dump())
+    if isinstance(job, TuneJob):
+        assert isinstance(job.space, dict)
+        assert parse_space(job.space, TrainJob, SEARCHABLE).domains
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
