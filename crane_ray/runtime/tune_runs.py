@@ -1,5 +1,6 @@
 """Trials on a cluster, by Ray Tune: searchers, schedulers, and what it is told of trials."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -75,6 +76,10 @@ def run_tune(job: TuneJob, space: Space, work: TrialWork, book: TrialBook) -> No
     place, filesystem = remote.arrow_filesystem(work.folder)
     path = storage.join(place, NAME)
     _books.append(book)
+    # What Tune logs as an error is the trace of a trial that is tried again or recorded as failed.
+    log = logging.getLogger("ray.tune")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         if job.resume and tune.Tuner.can_restore(path, storage_filesystem=filesystem):
             tuner = tune.Tuner.restore(path, trainable, storage_filesystem=filesystem)
@@ -95,6 +100,7 @@ def run_tune(job: TuneJob, space: Space, work: TrialWork, book: TrialBook) -> No
             )
         tuner.fit()
     finally:
+        log.setLevel(level)
         _books.remove(book)
 
 
