@@ -1,4 +1,3 @@
-import math
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +101,9 @@ def test_shipped_spaces_hold_the_published_recipe(name: str) -> None:
     space = read_space(name, TrainJob, SEARCHABLE)
     fields = {"task": name, "bags": {"labels": "l", "features": "f"}, "splits": "s"}
     tree = TrainJob.model_validate(fields).model_dump(mode="json")
-    spans = {path: one for path, one in space.domains.items() if isinstance(one, Span)}
-    assert all(one.holds(value_at(tree, path)) for path, one in spans.items())
+    assert space.holds({path: value_at(tree, path) for path in space.domains})
     for values in space.combinations():
         TrainJob.model_validate(apply(tree, values))
-    assert all(math.isfinite(end) for one in spans.values() for end in one.examples())
 
 
 def test_a_space_of_ones_own_is_a_file(tmp_path: Path) -> None:
