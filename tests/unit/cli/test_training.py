@@ -15,23 +15,9 @@ from crane_ray.manifest import LeftOut
 from crane_ray.runtime import tracking
 from crane_ray.runtime.folds import FoldKey, FoldOutcome
 from crane_ray.runtime.training_course import TrainingSummary
-from tests.unit.runtime.small_study import SmallStudy, make_study
+from tests.unit.runtime.small_study import SmallStudy
 
-
-@pytest.fixture
-def study(tmp_path: Path) -> SmallStudy:
-    return make_study(tmp_path / "study")
-
-
-@pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here may get as far as a cluster."""
-
-    def refuse(*words: Any) -> None:
-        raise AssertionError("a Ray was started")
-
-    for module in ("training", "evaluation"):
-        monkeypatch.setattr(f"crane_ray.runtime.{module}.connected", refuse)
+pytestmark = pytest.mark.usefixtures("no_cluster")
 
 
 class Told:

@@ -1,6 +1,5 @@
 """What a person is told of a search: mistakes before anything starts, its course, its end."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,22 +10,9 @@ from crane_ray.cli.main import call
 from crane_ray.cli.tuning_console import LiveTrials, TrialLines, print_search
 from crane_ray.runtime.search_course import SearchSummary
 from crane_ray.search.leaderboard import Leaderboard, Trial
-from tests.unit.runtime.small_study import SmallStudy, make_study
+from tests.unit.runtime.small_study import SmallStudy
 
-
-@pytest.fixture
-def study(tmp_path: Path) -> SmallStudy:
-    return make_study(tmp_path / "study")
-
-
-@pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here may get as far as a cluster."""
-
-    def refuse(*words: Any) -> None:
-        raise AssertionError("a Ray was started")
-
-    monkeypatch.setattr("crane_ray.runtime.tuning.connected", refuse)
+pytestmark = pytest.mark.usefixtures("no_cluster")
 
 
 @pytest.fixture
