@@ -1,0 +1,99 @@
+"""What networks look at on a slide: the scores of every head, and what they make of the slide.
+
+Shapes: N patches, D feature length, H attention rows, C classes of a task.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from crane_ray.errors import ConfigError
+from crane_ray.mil.aggregator import MILOutput
+from crane_ray.mil.checkpoints import Checkpoint
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """What one or several networks say of a slide."""
+
+    heads: tuple[str, ...]
+    """Name of each row: a task, or task:class."""
+    raw_HN: npt.NDArray[np.float32]
+    """Of one network its scores before the softmax, as CLAM's ``attention_scores``; of several
+    the mean of the logarithms of their attention, since scores of two networks share no scale."""
+    probabilities: dict[str, npt.NDArray[np.float64]]
+    """(C,) by task; the mean over the networks."""
+
+
+@torch.inference_mode()
+def attend(
+    checkpoints: Sequence[Checkpoint],
+    features_ND: npt.NDArray[Any],
+    *,
+    device: torch.device | str = "cpu",
+) -> Attention:
+    """The attention of every head on the patches of a slide.
+
+    Args:
+        checkpoints: one network, or the folds of a run, all with the same heads; moved to the
+            device and left there.
+        features_ND: (N, D) of any floating dtype, N at least 1.
+        device: where it is computed.
+
+    Raises:
+        ConfigError: no network, networks with unequal heads, no patches, or features of another
+            length than the networks take.
+    """
+    heads = common_heads(checkpoints)
+    dim = checkpoints[0].dim
+    if features_ND.ndim != 2 or features_ND.shape[1] != dim or not len(features_ND):
+        raise ConfigError(
+            f"features of shape {features_ND.shape}: the network takes (patches, {dim}), and at "
+            "least one patch; give the features of the encoder that it was trained with"
+        )
+    bag_ND = torch.from_numpy(np.ascontiguousarray(features_ND)).to(device)
+    outputs = [_forward(one, bag_ND) for one in checkpoints]
+    if len(outputs) == 1:
+        raw_HN = outputs[0].scores_HN.float()
+    else:
+        logs = [output.scores_HN.double().log_softmax(dim=1) for output in outputs]
+        raw_HN = torch.stack(logs).mean(dim=0).float()
+    found = {
+        task.name: torch.stack([output.logits[task.name][0].double() for output in outputs])
+        for task in checkpoints[0].tasks
+    }
+    return Attention(
+        heads,
+        raw_HN.cpu().numpy(),
+        {name: logits.softmax(dim=1).mean(dim=0).cpu().numpy() for name, logits in found.items()},
+    )
+
+
+def common_heads(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """The heads that all networks have, in their order.
+
+    Raises:
+        ConfigError: there is no network, or two have other heads or other feature lengths.
+    """
+    if not checkpoints:
+        raise ConfigError("no network: give the folder of a run, or a checkpoint")
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        if other.network.heads != first.network.heads or other.dim != first.dim:
+            raise ConfigError(
+                f"networks with the heads {', '.join(first.network.heads)} on features of "
+                f"{first.dim}, and with {', '.join(other.network.heads)} on features of "
+                f"{other.dim}: one map cannot show both; give the folds of one run"
+            )
+    return first.network.heads
+
+
+def _forward(checkpoint: Checkpoint, bag_ND: torch.Tensor) -> MILOutput:
+    network = checkpoint.network.to(bag_ND.device).eval()
+    dtype = next(network.parameters()).dtype
+    output: MILOutput = network(bag_ND.to(dtype))
+    return output

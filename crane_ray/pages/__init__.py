@@ -1,0 +1,1 @@
+"""What self-contained HTML pages are made of: elements, charts of SVG, scales, style."""

@@ -1,0 +1,1 @@
+"""The page of a run: cohort, metrics, curves, errors, provenance, in one HTML file."""

@@ -1,0 +1,1 @@
+"""A web page for slides with their attention maps: a plain ASGI app, which imports no ray."""
