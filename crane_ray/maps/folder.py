@@ -188,7 +188,8 @@ class MapsFolder:
 
     def write_index(self, rows: Iterable[MapRow]) -> None:
         """Replaces the table, sorted by slide_id, in one piece."""
-        write_table(self.index_path, sorted(rows, key=lambda row: row.slide_id), SCHEMA)
+        ordered = sorted(rows, key=lambda row: row.slide_id)
+        write_table(self.index_path, ordered, SCHEMA)
 
 
 def list_maps(work: str) -> list[MapsFolder]:
