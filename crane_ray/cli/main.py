@@ -28,6 +28,7 @@ VERBS = {
     "tune": ("tuning", "Search the settings of a training."),
     "evaluate": ("evaluation", "Judge trained networks on a part of a cohort, or on another."),
     "assess": ("assessment", "Diagnose cases with trained networks: all heads, then the grade."),
+    "view": ("view", "Show slides and their attention maps in a browser."),
     "submit": ("submission", "Run a verb as a job on a Ray cluster."),
 }
 """Verb: its module in `crane_ray.cli`, and its line in the overview."""

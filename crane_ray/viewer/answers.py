@@ -22,14 +22,14 @@ from crane_ray.viewer.open_readers import OpenReaders
 from crane_ray.viewer.replies import bytes_reply, etag_of, is_known, json_reply, not_changed
 from crane_ray.viewer.settings import ViewSettings
 from crane_ray.viewer.slide_facts import pixel_facts, slide_facts, unreadable
-from crane_ray.viewer.tiles import JPEG_QUALITY, MAX_CROP_SIDE, Tiles
+from crane_ray.viewer.tiles import JPEG_QUALITY, MAX_CROP_SIDE, Tiles, no_picture
 from crane_ray.viewer.versions import Versions
 
 Maker = Callable[[Slide, str], bytes]
 """Makes a picture of a slide; the text is its file's version."""
 
 MB = 2**20
-JPEG, BINARY = "image/jpeg", "application/octet-stream"
+JPEG, SVG, BINARY = "image/jpeg", "image/svg+xml", "application/octet-stream"
 MAX_NUMBER = 2**31 - 1
 
 
@@ -121,8 +121,15 @@ class Answers:
         return self._picture(request, row, f"{level}/{column}/{line}", make)
 
     def thumbnail(self, request: Request) -> Response:
-        """The slide as a small picture."""
-        return self._picture(request, self._row(request), "thumbnail", self._tiles.thumbnail)
+        """The slide as a small picture; one that says so where there is none.
+
+        A list of slides of which some failed is no error of the page.
+        """
+        row = self._row(request)
+        try:
+            return self._picture(request, row, "thumbnail", self._tiles.thumbnail)
+        except CraneError as error:
+            return bytes_reply(request, no_picture(str(error)), SVG)
 
     def crop(self, request: Request) -> Response:
         """A square of the slide: x, y and side in level-0 px."""

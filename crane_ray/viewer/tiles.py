@@ -1,5 +1,7 @@
 """Pictures straight from a slide: deep-zoom tiles, thumbnails and crops, as JPEG."""
 
+from html import escape
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -95,6 +97,16 @@ def encode(pixels: Pixels) -> bytes:
         fastdct=True,
     )
     return data
+
+
+def no_picture(reason: str) -> bytes:
+    """SVG in place of a thumbnail that cannot be made."""
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 96 96">'
+        f"<title>{escape(reason)}</title>"
+        '<path d="M32 32l32 32M64 32L32 64" stroke="#b9b4a8" stroke-width="3" '
+        'stroke-linecap="round"/></svg>'
+    ).encode()
 
 
 def _region(zoom: DeepZoom, what: tuple[str | int, ...]) -> Region:
