@@ -4,11 +4,12 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import ray
 from ray import serve
 from ray.serve.config import ProxyLocation
 from ray.serve.exceptions import RayServeException
@@ -17,8 +18,11 @@ from starlette.applications import Starlette
 
 from crane_ray import storage
 from crane_ray.errors import ClusterError, ConfigError
-from crane_ray.runtime.cluster import connected
+from crane_ray.plugins import require_plugin
+from crane_ray.runtime.cluster import connected, no_native_output
+from crane_ray.runtime.pools import Node
 from crane_ray.runtime.viewing_jobs import ViewJob
+from crane_ray.slides.opening import AUTO, READERS_PACKAGE
 from crane_ray.slides.workspace import Workspace
 from crane_ray.viewer.app import create_app
 from crane_ray.viewer.settings import ViewSettings
@@ -26,7 +30,8 @@ from crane_ray.viewer.settings import ViewSettings
 APP = "crane-ray-view"
 CONCURRENT = 64
 """Requests that a replica takes at once; Serve's own 5 would make tiles wait for each other."""
-STARTING_S = 120.0
+STOPPING_S = 2.0
+"""A replica that is told to stop gets this long for the requests that it works on."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +55,32 @@ def serving(job: ViewJob) -> Iterator[Address]:
         ClusterError: no cluster answers, Serve does not start, or already listens elsewhere.
     """
     check_workspace(job)
-    if job.cluster.address is None and "RAY_ADDRESS" not in os.environ:
+    embedded = is_embedded(job)
+    if embedded:
         check_port(job.host, job.port)
     settings = job.settings()
     quiet_serve()
-    with connected(job.cluster):
+    with connected(job.cluster) as nodes:
+        check_replicas(job, nodes)
         started = _start(job)
         try:
             _deploy(job, settings)
             yield Address(page_url(job, settings.token), settings.token)
         finally:
-            _stop(everything=started)
+            _stop(everything=started and not embedded)
+
+
+def is_embedded(job: ViewJob) -> bool:
+    """True where Ray starts and stops with the command."""
+    named = job.cluster.address not in {None, "local"} or "RAY_ADDRESS" in os.environ
+    return not named and not ray.is_initialized()
 
 
 def check_workspace(job: ViewJob) -> None:
     """Refuses a folder that is no workspace; one without slides yet is shown.
 
     Raises:
-        ConfigError: there is nothing at the path, or a file.
+        ConfigError: there is nothing at the path, or a file; or no such reader.
     """
     kind = storage.kind_of(job.work)
     if kind != "folder":
@@ -76,6 +89,8 @@ def check_workspace(job: ViewJob) -> None:
             f"--work {job.work}: {what}; give the folder that crane-ray patch --work wrote"
         )
     Workspace(job.work).read_slides()
+    if job.reader != AUTO:
+        require_plugin(READERS_PACKAGE, job.reader)
 
 
 def check_port(host: str, port: int) -> None:
@@ -96,6 +111,20 @@ def check_port(host: str, port: int) -> None:
             f"--host {host} --port {port}: cannot be listened on: {error.strerror or error}; give "
             "another --port, or an address of this machine"
         ) from error
+
+
+def check_replicas(job: ViewJob, nodes: Sequence[Node]) -> None:
+    """Refuses more replicas than CPUs: Serve would wait for them for ever.
+
+    Raises:
+        ConfigError: there are more.
+    """
+    num_cpus = int(sum(node.cpus for node in nodes))
+    if job.replicas > num_cpus:
+        raise ConfigError(
+            f"--replicas {job.replicas}: each takes a CPU, and there are {num_cpus}; give fewer, "
+            "or more CPUs with --cpus or --address"
+        )
 
 
 def page_url(job: ViewJob, token: str | None) -> str:
@@ -159,6 +188,8 @@ def _deploy(job: ViewJob, settings: ViewSettings) -> None:
         name="viewer",
         num_replicas=job.replicas,
         max_ongoing_requests=CONCURRENT,
+        graceful_shutdown_timeout_s=STOPPING_S,
+        graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options={"num_cpus": 1},
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
     )
@@ -172,7 +203,9 @@ def _deploy(job: ViewJob, settings: ViewSettings) -> None:
 
 
 def _stop(*, everything: bool) -> None:
-    if everything:
-        serve.shutdown()
-    else:
-        serve.delete(APP)
+    """Ends the app, and Serve with it where that goes on without Ray being stopped."""
+    with no_native_output():  # Ray reports the end of Serve's controller as a failed task
+        if everything:
+            serve.shutdown()
+        else:
+            serve.delete(APP)
