@@ -104,6 +104,11 @@ class Answers:
                 facts |= pixel_facts(row, reader.info, version)
         except CraneError as error:
             facts |= unreadable(row, error)
+        workspace = self._catalogue.workspace
+        facts["marks"] = {
+            "contours": storage.exists(workspace.contours(row.slide_id)),
+            "patches": storage.exists(workspace.patches(row.slide_id)),
+        }
         return json_reply(request, facts)
 
     def tile(self, request: Request) -> Response:
