@@ -4,16 +4,21 @@ Shapes: N patches, D feature length, H attention rows, C classes of a task.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from crane_ray.errors import ConfigError
+from crane_ray.features.feature_files import Rows
 from crane_ray.mil.aggregator import MILOutput
 from crane_ray.mil.checkpoints import Checkpoint
+from crane_ray.mil.parts import MergesParts
+
+PART_ROWS = 8192
+"""Patches that are in a network at a time: about 150 MB of a CRANE network's embeddings. A whole
+multiple of a store's shards."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,32 +36,31 @@ class Attention:
 
 @torch.inference_mode()
 def attend(
-    checkpoints: Sequence[Checkpoint],
-    features_ND: npt.NDArray[Any],
-    *,
-    device: torch.device | str = "cpu",
+    checkpoints: Sequence[Checkpoint], features_ND: Rows, *, device: torch.device | str = "cpu"
 ) -> Attention:
     """The attention of every head on the patches of a slide.
+
+    Slides of many patches are read and go through the networks part by part.
 
     Args:
         checkpoints: one network, or the folds of a run, all with the same heads; moved to the
             device and left there.
-        features_ND: (N, D) of any floating dtype, N at least 1.
+        features_ND: (N, D) of any floating dtype, N at least 1: an array, or rows on disk.
         device: where it is computed.
 
     Raises:
         ConfigError: no network, networks with unequal heads, no patches, or features of another
             length than the networks take.
+        SlideError: features on disk cannot be read.
     """
     heads = common_heads(checkpoints)
-    dim = checkpoints[0].dim
-    if features_ND.ndim != 2 or features_ND.shape[1] != dim or not len(features_ND):
+    dim, shape = checkpoints[0].dim, tuple(features_ND.shape)
+    if len(shape) != 2 or shape[1] != dim or not shape[0]:
         raise ConfigError(
-            f"features of shape {features_ND.shape}: the network takes (patches, {dim}), and at "
-            "least one patch; give the features of the encoder that it was trained with"
+            f"features of shape {shape}: the network takes (patches, {dim}), and at least one "
+            "patch; give the features of the encoder that it was trained with"
         )
-    bag_ND = torch.from_numpy(np.ascontiguousarray(features_ND)).to(device)
-    outputs = [_forward(one, bag_ND) for one in checkpoints]
+    outputs = _outputs(checkpoints, features_ND, device)
     if len(outputs) == 1:
         raw_HN = outputs[0].scores_HN.float()
     else:
@@ -92,8 +96,33 @@ def common_heads(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     return first.network.heads
 
 
+def _outputs(
+    checkpoints: Sequence[Checkpoint], features_ND: Rows, device: torch.device | str
+) -> list[MILOutput]:
+    """What each network says of the bag, without its embeddings."""
+    num_patches = features_ND.shape[0]
+    merges = all(isinstance(one.network, MergesParts) for one in checkpoints)
+    step = PART_ROWS if merges else num_patches
+    parts: list[list[MILOutput]] = [[] for _ in checkpoints]
+    for start in range(0, num_patches, step):
+        rows_ND = np.ascontiguousarray(features_ND[start : min(start + step, num_patches)])
+        bag_ND = torch.from_numpy(rows_ND).to(device)
+        for own, one in zip(parts, checkpoints, strict=True):
+            own.append(_forward(one, bag_ND))
+    return [_merged(one, own) for one, own in zip(checkpoints, parts, strict=True)]
+
+
 def _forward(checkpoint: Checkpoint, bag_ND: torch.Tensor) -> MILOutput:
     network = checkpoint.network.to(bag_ND.device).eval()
     dtype = next(network.parameters()).dtype
     output: MILOutput = network(bag_ND.to(dtype))
-    return output
+    return replace(output, hidden_NE=None)
+
+
+def _merged(checkpoint: Checkpoint, parts: Sequence[MILOutput]) -> MILOutput:
+    if len(parts) == 1:
+        return parts[0]
+    network = checkpoint.network
+    assert isinstance(network, MergesParts)
+    scores_HN = torch.cat([part.scores_HN for part in parts], dim=1)
+    return MILOutput(network.merge(parts), scores_HN, scores_HN.softmax(dim=1))
