@@ -1,10 +1,10 @@
 """What networks look at on a slide: the scores of every head, and what they make of the slide.
 
-Shapes: N patches, D feature length, H attention rows, C classes of a task.
+Shapes: N patches, D feature length, H attention rows, C classes of a task, F networks.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ from crane_ray.mil.aggregator import MILOutput
 from crane_ray.mil.checkpoints import Checkpoint
 from crane_ray.mil.parts import MergesParts
 
-PART_ROWS = 8192
-"""Patches that are in a network at a time: about 150 MB of a CRANE network's embeddings. A whole
-multiple of a store's shards."""
+PART_ROWS = 2048
+"""Patches that are in a network at a time, tens of megabytes of CRANE's embeddings: a whole
+shard of a store."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +32,18 @@ class Attention:
     the mean of the logarithms of their attention, since scores of two networks share no scale."""
     probabilities: dict[str, npt.NDArray[np.float64]]
     """(C,) by task; the mean over the networks."""
+    mass_FH: npt.NDArray[np.float64]
+    """(F, H) logarithm of the sum of the exponentials of each network's scores over the patches,
+    which makes attention of them."""
 
 
 @torch.inference_mode()
 def attend(
-    checkpoints: Sequence[Checkpoint], features_ND: Rows, *, device: torch.device | str = "cpu"
+    checkpoints: Sequence[Checkpoint],
+    features_ND: Rows,
+    *,
+    mass_FH: npt.NDArray[np.float64] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Attention:
     """The attention of every head on the patches of a slide.
 
@@ -46,6 +53,8 @@ def attend(
         checkpoints: one network, or the folds of a run, all with the same heads; moved to the
             device and left there.
         features_ND: (N, D) of any floating dtype, N at least 1: an array, or rows on disk.
+        mass_FH: of another bag of the same slide, whose raw scores these are to be compared with;
+            its own where not given.
         device: where it is computed.
 
     Raises:
@@ -61,19 +70,21 @@ def attend(
             "patch; give the features of the encoder that it was trained with"
         )
     outputs = _outputs(checkpoints, features_ND, device)
-    if len(outputs) == 1:
-        raw_HN = outputs[0].scores_HN.float()
-    else:
-        logs = [output.scores_HN.double().log_softmax(dim=1) for output in outputs]
-        raw_HN = torch.stack(logs).mean(dim=0).float()
+    scores_FHN = torch.stack([output.scores_HN for output in outputs])
+    own_FH = scores_FHN.double().logsumexp(dim=2)
+    raw_HN = scores_FHN[0].float()
+    if len(outputs) > 1:
+        by_FH = own_FH if mass_FH is None else torch.from_numpy(mass_FH)
+        raw_HN = (scores_FHN.double() - by_FH[:, :, None]).mean(dim=0).float()
     found = {
         task.name: torch.stack([output.logits[task.name][0].double() for output in outputs])
         for task in checkpoints[0].tasks
     }
     return Attention(
         heads,
-        raw_HN.cpu().numpy(),
+        raw_HN.numpy(),
         {name: logits.softmax(dim=1).mean(dim=0).cpu().numpy() for name, logits in found.items()},
+        own_FH.numpy(),
     )
 
 
@@ -103,26 +114,36 @@ def _outputs(
     num_patches = features_ND.shape[0]
     merges = all(isinstance(one.network, MergesParts) for one in checkpoints)
     step = PART_ROWS if merges else num_patches
+    # One buffer a network: what parts leave behind between their embeddings would keep the
+    # allocator from using that room again.
+    scores = [torch.empty(len(one.network.heads), num_patches) for one in checkpoints]
     parts: list[list[MILOutput]] = [[] for _ in checkpoints]
     for start in range(0, num_patches, step):
-        rows_ND = np.ascontiguousarray(features_ND[start : min(start + step, num_patches)])
-        bag_ND = torch.from_numpy(rows_ND).to(device)
-        for own, one in zip(parts, checkpoints, strict=True):
-            own.append(_forward(one, bag_ND))
-    return [_merged(one, own) for one, own in zip(checkpoints, parts, strict=True)]
+        stop = min(start + step, num_patches)
+        bag_ND = torch.from_numpy(np.ascontiguousarray(features_ND[start:stop])).to(device)
+        for place, one in enumerate(checkpoints):
+            output = _forward(one, bag_ND)
+            own_HN = scores[place][:, start:stop]
+            own_HN.copy_(output.scores_HN)
+            parts[place].append(MILOutput(output.logits, own_HN, own_HN))
+    return [
+        _merged(one, own, scores_HN)
+        for one, own, scores_HN in zip(checkpoints, parts, scores, strict=True)
+    ]
 
 
 def _forward(checkpoint: Checkpoint, bag_ND: torch.Tensor) -> MILOutput:
     network = checkpoint.network.to(bag_ND.device).eval()
     dtype = next(network.parameters()).dtype
     output: MILOutput = network(bag_ND.to(dtype))
-    return replace(output, hidden_NE=None)
+    return output
 
 
-def _merged(checkpoint: Checkpoint, parts: Sequence[MILOutput]) -> MILOutput:
+def _merged(
+    checkpoint: Checkpoint, parts: Sequence[MILOutput], scores_HN: torch.Tensor
+) -> MILOutput:
     if len(parts) == 1:
         return parts[0]
     network = checkpoint.network
     assert isinstance(network, MergesParts)
-    scores_HN = torch.cat([part.scores_HN for part in parts], dim=1)
-    return MILOutput(network.merge(parts), scores_HN, scores_HN.softmax(dim=1))
+    return MILOutput(network.merge(parts), scores_HN, scores_HN)

@@ -194,8 +194,9 @@ class MapsFolder:
 
 def list_maps(work: str) -> list[MapsFolder]:
     """The folders of maps in a workspace, by name."""
-    found = storage.list_files(storage.join(work, FOLDER_NAME), "maps.json", recursive=True)
-    return [MapsFolder(path.removesuffix("/maps.json")) for path in found]
+    folders = storage.list_folders(storage.join(work, FOLDER_NAME))
+    found = (MapsFolder(folder) for folder in folders)
+    return [maps for maps in found if storage.exists(maps.header_path)]
 
 
 def file_part(head: str) -> str:

@@ -108,3 +108,13 @@ def test_an_aggregator_that_cannot_merge_sees_the_whole_bag(
     one = Checkpoint(Counting(), ModelConfig(), 12, TASKS[:1], "crane-ray", {}, True)
     found = attend([one], np.ones((20, 12), dtype=np.float32))
     assert found.raw_HN.tolist() == [[20.0] * 20]
+
+
+def test_scores_of_finer_patches_can_be_on_the_scale_of_the_coarse_ones() -> None:
+    networks = [network(seed) for seed in range(3)]
+    coarse = np.random.default_rng(3).normal(size=(20, 12)).astype(np.float32)
+    dense = np.concatenate([coarse, coarse + 0.5])
+    reference = attend(networks, coarse)
+    found = attend(networks, dense, mass_FH=reference.mass_FH)
+    np.testing.assert_allclose(found.raw_HN[:, :20], reference.raw_HN, atol=1e-5)
+    assert (attend(networks, dense).raw_HN[:, :20] < reference.raw_HN).all()
