@@ -21,7 +21,7 @@ class SampleConfig(Config):
     mode: SampleMode = "topk"
     """The highest scores (topk), the lowest (reverse_topk), or a draw from a range of percentiles
     (range_sample)."""
-    k: int = Field(15, ge=1, le=10_000)
+    k: int = Field(15, ge=1, le=1000)
     """Most patches of it; a slide with fewer has fewer."""
     score_start: float = Field(0, ge=0, le=1)
     """Of range_sample: percentile from which patches are drawn, 0 to 1."""
