@@ -6,17 +6,19 @@ so that CLAM's pt files alone will not do.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from crane_ray import storage
+from crane_ray.cohort.findings import counted
 from crane_ray.config import Config
 from crane_ray.errors import SlideError, StoreError
 from crane_ray.features.feature_files import FeatureFiles, Rows, open_features
 from crane_ray.features.store import FeatureStore
 from crane_ray.slides.patch_files import read_patches
+from crane_ray.slides.patches import PatchGrid
 
 Points = npt.NDArray[np.int32]
 """(N, 2) int32 top-left corners in level-0 px."""
@@ -40,11 +42,9 @@ class BagPlace(Config):
 class OpenBag:
     """One slide's features, open for reading; coordinates are there once they were all read."""
 
-    def __init__(self, features: Rows, xy: Points, patch_px: float | None = None) -> None:
+    def __init__(self, features: Rows, xy: Points) -> None:
         self.features = features
         self.xy = xy
-        self.patch_px = patch_px
-        """Width and height of a patch in level-0 px, where the features' file says it."""
 
     def require_coordinates(self, where: str) -> None:
         """Refuses a bag whose patches are nowhere.
@@ -98,37 +98,28 @@ def open_bag(place: BagPlace) -> Iterator[OpenBag]:
     with open_features(FeatureFiles(place.name, h5=place.h5)) as found:
         if found.xy is None:
             raise SlideError(f"{place.h5}: {NO_COORDINATES}")
-        said = found.attributes.get("patch_size_level0")
-        yield OpenBag(found.sources[0], found.xy, float(said) if said else None)
+        yield OpenBag(found.sources[0], found.xy)
 
 
-def patch_width(bag: OpenBag, patches: str, slide_id: str) -> float:
-    """Width and height of a bag's patches in level-0 px.
+def grid_of(bag: OpenBag, patches: str, slide_id: str) -> PatchGrid:
+    """The patches of a bag, row for row, with their size and how they are read.
 
     Args:
         bag: read to its end.
-        patches: the workspace's file of the slide's patches; it may be missing where the
-            features say how wide their patches are.
+        patches: file of the workspace that has the slide's patches.
         slide_id: of the slide.
 
     Raises:
-        SlideError: neither says it, or the file has other patches than the features.
+        SlideError: there is no such file, or it has other patches than the features.
     """
-    if storage.exists(patches):
-        grid = read_patches(patches, slide_id)
-        if not _same_places(grid.xy, bag.xy):
-            raise SlideError(
-                f"{patches} has {len(grid):,} patches, its features are of {len(bag.xy):,} at "
-                "other places; extract them again (crane-ray extract --replace-stale), or patch "
-                "as they were made"
-            )
-        return float(grid.geometry.footprint_xy[0])
-    if bag.patch_px is None:
+    grid = read_patches(patches, slide_id)
+    if not _same_places(grid.xy, bag.xy):
+        there, here = (counted(len(xy), "patch", "patches") for xy in (grid.xy, bag.xy))
         raise SlideError(
-            f"how large a patch is is not known: no {patches}; run crane-ray patch, or crane-ray "
-            "import coords with the patches that CLAM or TRIDENT placed"
+            f"{patches} has {there}, its features are of {here} at other places; extract them "
+            "again (crane-ray extract --replace-stale), or patch it as it was for these features"
         )
-    return bag.patch_px
+    return replace(grid, xy=bag.xy.astype(np.int64))
 
 
 def _same_places(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:

@@ -11,16 +11,21 @@ import numpy as np
 
 from crane_ray import storage
 from crane_ray.config import Config
-from crane_ray.errors import CraneError
+from crane_ray.errors import CraneError, SlideError
 from crane_ray.maps.attending import Attention, attend
-from crane_ray.maps.bags import BagPlace, open_bag, patch_width
+from crane_ray.maps.bags import BagPlace, grid_of, open_bag
 from crane_ray.maps.folder import MapRow, MapsFolder
 from crane_ray.maps.percentiles import percentiles
-from crane_ray.maps.scores import SlideScores, write_clam_scores, write_scores
+from crane_ray.maps.scores import SlideScores
 from crane_ray.maps.settings import MapSettings
+from crane_ray.maps.writing import make_maps
 from crane_ray.mil.checkpoints import Checkpoint, load_checkpoint
+from crane_ray.slides.opening import open_staged
+from crane_ray.slides.patches import PatchGrid
 from crane_ray.slides.planning import failure_reason
+from crane_ray.slides.slide import Slide
 from crane_ray.slides.staging import StagingConfig
+from crane_ray.slides.tissue import read_contours
 
 log = logging.getLogger(__name__)
 
@@ -79,69 +84,74 @@ def _network(path: str, fingerprint: str) -> Checkpoint:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class ScoredSlide:
+    """What networks say of a slide."""
+
+    scores: SlideScores
+    grid: PatchGrid
+    """The patches of the scores, row for row."""
+    diagnosis: Attention
+    """Always of the patches that a diagnosis is made of, never of overlapping ones."""
+
+
 def map_slide(task: MapTask, work: MapWork) -> MapRow:
     """Scores, CLAM's files, pictures, regions and galleries of a slide, written; its row.
 
-    A slide that fails ends as a row with the reason. Its scores stay where only its pixels
-    cannot be had.
+    A slide that fails ends as a row with the reason. Its scores and regions are written also
+    where its pixels cannot be had.
 
     Raises:
         StorageError: the folder cannot be written, for this slide as for any other.
     """
     begun = time.perf_counter()
     row = MapRow(task.slide_id, task.uri, "failed", task.case_id)
-    done = ""
     try:
         clear_slide(MapsFolder(work.root), task.slide_id)
-        scores, attention = score_slide(task, work)
-        row = replace(row, num_patches=len(scores), predictions=predictions_json(attention))
-        write_score_files(scores, work)
-        done = "its scores are there, its pictures are not: "
-        draw_slide(task, scores, work)
+        found = score_slide(task, work)
+        predictions = predictions_json(found.diagnosis)
+        row = replace(row, num_patches=len(found.scores), predictions=predictions)
+        draw_slide(task, found, work)
         row = replace(row, status="ok", fingerprint=task.fingerprint())
     except Exception as error:
         if storage.is_fatal(error):
             raise
         if not isinstance(error, CraneError):
             log.exception("slide %s", task.slide_id)
-        row = replace(row, reason=done + failure_reason(task.slide_id, error))
+        row = replace(row, reason=failure_reason(task.slide_id, error))
     return replace(row, seconds=round(time.perf_counter() - begun, 3))
 
 
-def score_slide(task: MapTask, work: MapWork) -> tuple[SlideScores, Attention]:
+def score_slide(task: MapTask, work: MapWork) -> ScoredSlide:
     """The scores of a slide's patches, and what the networks say of the slide.
-
-    The latter is always of the patches that a diagnosis is made of, never of overlapping ones.
 
     Raises:
         CraneError: its features cannot be read, or do not fit the networks.
     """
     networks = work.networks(task.folds)
-    reference = None
+    coarse = None
     if task.reference is not None:
         with open_bag(task.reference) as bag:
-            reference = attend(networks, bag.features)
+            coarse = attend(networks, bag.features)
     with open_bag(task.bag) as bag:
-        mass_FH = reference.mass_FH if reference else None
-        found = attend(networks, bag.features, mass_FH=mass_FH)
+        found = attend(networks, bag.features, mass_FH=coarse.mass_FH if coarse else None)
         bag.require_coordinates(f"features {task.bag.store or task.bag.h5}")
-        width = patch_width(bag, task.patches, task.slide_id)
-        xy = np.array(bag.xy, dtype=np.int32)
-    among_HR = (reference or found).raw_HN
+        grid = grid_of(bag, task.patches, task.slide_id)
+    among_HR = (coarse or found).raw_HN
     ranked_HN = np.stack(
         [percentiles(one, among) for one, among in zip(found.raw_HN, among_HR, strict=True)]
     )
     scores = SlideScores(
         slide_id=task.slide_id,
         heads=found.heads,
-        xy=xy,
+        xy=grid.xy.astype(np.int32),
         raw_HN=found.raw_HN,
         percentile_HN=ranked_HN.astype(np.float32),
-        footprint_px=width,
+        footprint_px=float(grid.geometry.footprint_xy[0]),
         dimensions=task.dimensions,
         mpp=task.mpp,
     )
-    return scores, reference or found
+    return ScoredSlide(scores, grid, coarse or found)
 
 
 def predictions_json(attention: Attention) -> str:
@@ -150,20 +160,30 @@ def predictions_json(attention: Attention) -> str:
     return json.dumps({task: [round(float(p), 6) for p in values] for task, values in found})
 
 
-def write_score_files(scores: SlideScores, work: MapWork) -> None:
-    """Writes the scores of all heads, and CLAM's files where asked for.
+def draw_slide(task: MapTask, found: ScoredSlide, work: MapWork) -> None:
+    """Writes everything that is asked for of a slide, or what its pixels are not needed for.
 
     Raises:
-        StorageError: they cannot be written.
+        SlideError: its pixels cannot be had; scores and regions were written all the same.
+        StorageError: something cannot be written.
     """
-    folder = MapsFolder(work.root)
-    write_scores(folder.scores(scores.slide_id), scores)
-    for head in scores.heads if work.settings.clam_scores else ():
-        write_clam_scores(folder.clam_scores(scores.slide_id, head), scores, head)
-
-
-def draw_slide(task: MapTask, scores: SlideScores, work: MapWork) -> None:
-    """Writes pictures, regions and galleries of a slide."""
+    folder, settings = MapsFolder(work.root), work.settings
+    tissue = read_contours(task.contours) if storage.exists(task.contours) else None
+    slide = Slide(task.slide_id, task.uri, task.case_id, task.mpp)
+    try:
+        with open_staged(slide, work.staging, work.reader) as (_, reader):
+            make_maps(found.scores, folder, settings, reader=reader, tissue=tissue, grid=found.grid)
+    except SlideError as error:
+        without = {"samples": (), "save_slide": False, "blank_canvas": True}
+        if not settings.blank_canvas:
+            without["formats"] = ()
+        make_maps(
+            found.scores, folder, settings.model_copy(update=without), reader=None, tissue=tissue
+        )
+        kept = "scores and regions" if settings.geojson else "scores"
+        raise SlideError(
+            f"{failure_reason(task.slide_id, error)} (its {kept} are there all the same)"
+        ) from error
 
 
 def clear_slide(folder: MapsFolder, slide_id: str) -> None:
@@ -172,6 +192,5 @@ def clear_slide(folder: MapsFolder, slide_id: str) -> None:
     Raises:
         StorageError: it cannot be removed.
     """
-    storage.remove_tree(folder.scores(slide_id))
-    for kind in ("clam", "pictures", "regions", "patches"):
-        storage.remove_tree(storage.join(folder.root, kind, slide_id))
+    for path in (folder.scores(slide_id), *folder.slide_folders(slide_id)):
+        storage.remove_tree(path)

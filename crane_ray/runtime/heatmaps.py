@@ -70,7 +70,7 @@ def begin_folder(folder: MapsFolder, header: MapsHeader, *, overwrite: bool) -> 
                 "them anew"
             )
         if there is None and _is_of_others(folder, header):
-            _clear(folder)
+            folder.clear()
     folder.write_header(header)
 
 
@@ -92,13 +92,6 @@ def _is_of_others(folder: MapsFolder, header: MapsHeader) -> bool:
         return bool(_differences(folder.read_header(), header))
     except Exception:  # a header that cannot be read is to be overwritten, whatever it held
         return True
-
-
-def _clear(folder: MapsFolder) -> None:
-    """Removes what this command made; what else lies in the folder stays."""
-    storage.remove_tree(folder.index_path)
-    for kind in ("scores", "clam", "pictures", "regions", "patches"):
-        storage.remove_tree(storage.join(folder.root, kind))
 
 
 class Progress:
