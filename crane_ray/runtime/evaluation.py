@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from crane_ray import storage
+from crane_ray.cohort.counts import class_counts
 from crane_ray.cohort.findings import Finding, counted, some
 from crane_ray.cohort.splits import Split, read_splits
 from crane_ray.cohort.tasks import TaskSet, load_task_set
@@ -88,6 +89,8 @@ def _record(
             },
             "features": study_provenance(data),
             "findings": [asdict(finding) for finding in summary.findings],
+            "tasks": [task.model_dump(mode="json") for task in data.cohort.task_set.tasks],
+            "cohort": class_counts(data.cohort),
         },
     }
 

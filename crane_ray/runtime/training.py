@@ -10,6 +10,7 @@ import torch
 
 from crane_ray import storage
 from crane_ray.cohort.cohort import Cohort
+from crane_ray.cohort.counts import class_counts
 from crane_ray.cohort.findings import Finding
 from crane_ray.cohort.split_check import check_splits
 from crane_ray.cohort.splits import Split, read_splits
@@ -223,5 +224,7 @@ def _record(
             "failures": [it.failure for it in outcomes if it.failure],
             "seconds_by_fold": {str(it.fold): it.seconds for it in outcomes},
             "features": dict(work.provenance),
+            "tasks": [task.model_dump(mode="json") for task in work.tasks],
+            "cohort": class_counts(work.data.cohort),
         },
     }
