@@ -28,6 +28,7 @@ VERBS = {
     "tune": ("tuning", "Search the settings of a training."),
     "evaluate": ("evaluation", "Judge trained networks on a part of a cohort, or on another."),
     "assess": ("assessment", "Diagnose cases with trained networks: all heads, then the grade."),
+    "report": ("report", "Make the page of a training or an evaluation anew."),
     "submit": ("submission", "Run a verb as a job on a Ray cluster."),
 }
 """Verb: its module in `crane_ray.cli`, and its line in the overview."""

@@ -30,6 +30,7 @@ from crane_ray.runtime.folds import (
     require_same_fold,
 )
 from crane_ray.runtime.pools import Node
+from crane_ray.runtime.reports import try_report
 from crane_ray.runtime.results import subgroups, write_results
 from crane_ray.runtime.shares import Share, plan_share, too_small
 from crane_ray.runtime.studies import (
@@ -79,6 +80,9 @@ def run_training(job: TrainJob, reporter: TrainingReporter | None = None) -> Tra
                 reporter.note("all folds were trained before; their results are written anew")
             summary.outcomes.sort(key=lambda outcome: (outcome.seed, outcome.fold))
             summary.rows = write_results(job, work, summary.outcomes)
+    if job.report:
+        found = [try_report(folder, reporter.note) for folder in summary.folders]
+        summary.reports = [path for path in found if path]
     summary.seconds = round(time.perf_counter() - begun, 1)
     return summary
 
