@@ -144,6 +144,11 @@ class MapsFolder:
         """One patch of a sample as a file."""
         return storage.join(self.root, "patches", slide_id, file_part(head), sample, name)
 
+    def slide_folders(self, slide_id: str) -> list[str]:
+        """The folders that hold files of one slide alone."""
+        kinds = ("clam", "pictures", "regions", "patches")
+        return [storage.join(self.root, kind, slide_id) for kind in kinds]
+
     def read_header(self) -> MapsHeader:
         """Whose maps they are.
 
