@@ -25,6 +25,10 @@ class ErrorPicture:
     patch_px: int = 0
     head: str = ""
     """Whose attention it is."""
+    whose: str = ""
+    """Which networks'."""
+    note: str = ""
+    """What is missing, and why."""
     failure: str = ""
     """Why there is no picture."""
 
@@ -56,7 +60,7 @@ def mistakes_section(results: TaskResults, pictures: Pictures, why_none: str) ->
     drawn = [_figure(error, pictures[error]) for error in errors if error in pictures]
     if drawn:
         how = (
-            "Attention of the network that erred, relative to the slide's other patches: it says "
+            "Red is high and blue low attention relative to the slide's other patches: it says "
             "where the network looked, not why it erred. Below each map are the patches with the "
             "highest attention, in order."
         )
@@ -92,11 +96,11 @@ def _figure(error: Mistake, picture: ErrorPicture) -> str:
         f"{error.slide_id}: {error.true}, predicted {error.predicted} "
         f"({rate_text(error.probability)})"
     )
-    about = f"case {error.case_id}, fold {error.fold}, attention of head {picture.head}"
-    caption = escaped(said) + element("br").replace("/>", ">") + element("small", escaped(about))
+    about = f"case {error.case_id}, attention of head {picture.head}, {picture.whose}"
+    caption = escaped(said) + "<br>" + element("small", escaped(about))
     if picture.failure:
         note = element("p", escaped(f"No map: {picture.failure}"), class_="note")
-        return element("figure", element("figcaption", caption), note)
+        return element("figure", element("figcaption", escaped(said)), note)
     width, height = picture.map_size
     alt = f"Slide {error.slide_id} with the attention of head {picture.head} over it"
     drawn = [_image(picture.map_jpeg, alt, width, height)]
@@ -106,6 +110,8 @@ def _figure(error: Mistake, picture: ErrorPicture) -> str:
     ]
     if patches:
         drawn.append(element("div", *patches, class_="patches"))
+    if picture.note:
+        drawn.append(element("p", escaped(picture.note), class_="note"))
     return element("figure", element("figcaption", caption), *drawn)
 
 
