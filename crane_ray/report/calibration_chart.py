@@ -85,7 +85,8 @@ def calibration_chart(results: TaskResults) -> str:
 def _reliability_line(frame: Frame, table: Sequence[ReliabilityBin], look: Look) -> str:
     filled = [it for it in table if it.confidence is not None and it.accuracy is not None]
     points = [(frame.at_x(it.confidence or 0), frame.at_y(it.accuracy or 0)) for it in filled]
-    drawn = line(points, stroke=look.stroke, stroke_width=1.8, stroke_dasharray=look.dash)
+    drawn = line(points, stroke=look.stroke, stroke_width=1.2, stroke_dasharray=look.dash,
+                 stroke_opacity="0.75")  # fmt: skip
     for it, (x, y) in zip(filled, points, strict=True):
         few = it.num_slides < 5
         shape = mark(
@@ -139,10 +140,10 @@ def _entries(results: TaskResults, *, calibrated: bool) -> list[Entry]:
     ]  # fmt: skip
     if calibrated:
         values = sorted(results.temperatures.values())
-        low, high = f"{values[0]:.2f}", f"{values[-1]:.2f}"
+        low, high = f"{values[0]:.3g}", f"{values[-1]:.3g}"
         span = low if low == high else f"{low} to {high}"
         entries.append(
-            Entry(f"after temperature scaling (T = {span}, fitted on val)", AFTER.stroke,
+            Entry(f"after temperature scaling, T {span}", AFTER.stroke,
                   AFTER.dash, 1.8, AFTER.mark, note=_scores(results, "_calibrated"))
         )  # fmt: skip
     else:

@@ -32,7 +32,7 @@ def confusion_chart(results: TaskResults) -> str:
         return nothing(key, title, why)
     counts, classes = confusion(results.rows), results.task.classes
     side = max(LEAST_PX, min(MOST_PX, (WIDTH - LEFT) / len(classes)))
-    width = LEFT + side * len(classes) + 8
+    width = max(WIDTH, LEFT + side * len(classes)) + 8
     height = TOP + side * len(classes) + 8
     drawn = label(LEFT, 14, "predicted class", font_weight=600)
     drawn += label(LEFT - 10, TOP - 14, "true class", font_weight=600, text_anchor="end")

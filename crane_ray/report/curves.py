@@ -50,12 +50,11 @@ def precision_recall_curve(positive_N: npt.NDArray[np.bool_], scores_N: FloatArr
     true_G, false_G = _counts_above(positive_N, scores_N)
     if not true_G[-1] or not false_G[-1]:
         return None
-    recall_G, precision_G = true_G / true_G[-1], true_G / (true_G + false_G)
-    # From each recall back to the one before lies its own precision; where no recall is gained
-    # precision falls straight down, which has no area.
-    x_P = np.r_[0.0, np.repeat(recall_G, 2)[:-1]]
-    y_P = np.repeat(precision_G, 2)
-    return Curve(x_P, y_P)
+    gained_G = np.diff(true_G, prepend=0.0) > 0  # else the same recall at a lower precision
+    recall_G = true_G[gained_G] / true_G[-1]
+    precision_G = (true_G / (true_G + false_G))[gained_G]
+    # From each recall back to the one before lies its own precision.
+    return Curve(np.r_[0.0, np.repeat(recall_G, 2)[:-1]], np.repeat(precision_G, 2))
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:

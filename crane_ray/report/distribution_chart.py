@@ -7,7 +7,7 @@ from crane_ray.pages.drawing import INK, SOFT, element, label, line, nothing, sh
 from crane_ray.report.looks import QUIET, look_of
 from crane_ray.report.results import TaskResults
 
-LEFT, WIDTH, TOP, ROW_PX, BOTTOM = 118, 540, 34, 66, 46
+LEFT, WIDTH, TOP, ROW_PX, BOTTOM = 104, 440, 34, 66, 46
 NUM_BINS = 20
 
 
@@ -54,7 +54,7 @@ def distribution_chart(results: TaskResults) -> str:
     drawn += label(LEFT + span / 2, floor + 36, shortened(words, span), fill=SOFT,
                    text_anchor="middle")  # fmt: skip
     about = f"{words}, by true class: " + "; ".join(told)
-    return svg(key, (WIDTH, height), title=title, about=about, body=drawn)
+    return svg(f"{key} spread", (WIDTH, height), title=title, about=about, body=drawn)
 
 
 def _shown(results: TaskResults) -> npt.NDArray[np.float64]:

@@ -104,8 +104,7 @@ def _picture(reader: SlideReader, scored: Scored, work: Workspace) -> ErrorPictu
     scores, head = scored.scores, scored.head
     path = work.contours(scores.slide_id)
     tissue = read_contours(path) if storage.exists(path) else None
-    settings = MapSettings(roi=_region(scores), max_size_px=MAP_PX)
-    drawn = render(scores, head, settings, reader, tissue)
+    drawn = render(scores, head, _settings(scores, reader), reader, tissue)
     height, width = drawn.shape[:2]
     patches, note = _patches(reader, scores, head, work)
     return ErrorPicture(
@@ -117,6 +116,17 @@ def _picture(reader: SlideReader, scored: Scored, work: Workspace) -> ErrorPictu
         whose=scored.whose,
         note=note,
     )
+
+
+def _settings(scores: SlideScores, reader: SlideReader) -> MapSettings:
+    """The part of the slide that has patches, about `MAP_PX` large."""
+    region = _region(scores)
+    downsample = max(max(region[2:]) / MAP_PX, 1.0)
+    if scores.mpp is not None:
+        mpp = scores.mpp * downsample
+        return MapSettings(roi=region, map_mpp=mpp, max_size_px=MAP_PX)
+    level = reader.info.best_level(downsample)
+    return MapSettings(roi=region, vis_level=level, max_size_px=MAP_PX)
 
 
 def _region(scores: SlideScores) -> tuple[int, int, int, int]:

@@ -14,8 +14,8 @@ from crane_ray.report.wording import with_interval
 WIDTH, NAMES, COUNTS, VALUES = 860, 210, 104, 176
 """Of the whole, and of the columns for names, counts and numbers, px."""
 TOP, ROW_PX, BOTTOM = 34, 25, 40
-MOST_GROUPS = 40
-"""Rows of subgroups that are drawn; the table has the others."""
+MOST_GROUPS = 30
+"""Rows of subgroups that are drawn, those with the most cases; the table has the others."""
 DOT = "#1f5f7a"
 
 
@@ -30,52 +30,75 @@ class Row:
 
 
 def forest_rows(results: TaskResults, metric: str) -> list[Row]:
-    """All, the folds if there are several, and the subgroups."""
+    """All, the folds if there are several, and the largest subgroups that have the metric."""
     rows = [Row(f"all, {results.averaged}", results.overall(metric), "all")]
     if len(results.folds) > 1:
         rows += [Row(f"fold {fold}", results.at(metric, fold), "fold") for fold in results.folds]
     ensemble = results.at(metric, "ensemble")
     if ensemble is not None:
         rows.append(Row("ensemble of the folds", ensemble, "all"))
-    groups = results.groups[:MOST_GROUPS]
-    return rows + [Row(group, results.overall(metric, group)) for group in groups]
+    return rows + [Row(group, row) for group, row in _shown_groups(results, metric).items()]
+
+
+def groups_left_out(results: TaskResults, metric: str) -> tuple[int, int]:
+    """Subgroups that the plot leaves out: those without the metric, and those that are too many."""
+    defined = _defined_groups(results, metric)
+    return len(results.groups) - len(defined), max(0, len(defined) - MOST_GROUPS)
+
+
+def _defined_groups(results: TaskResults, metric: str) -> dict[str, Measurement]:
+    found = {group: results.overall(metric, group) for group in results.groups}
+    return {group: row for group, row in found.items() if row and row.value is not None}
+
+
+def _shown_groups(results: TaskResults, metric: str) -> dict[str, Measurement]:
+    defined = _defined_groups(results, metric)
+    largest = sorted(defined, key=lambda group: -defined[group].num_cases)[:MOST_GROUPS]
+    return {group: row for group, row in defined.items() if group in largest}
 
 
 def forest_chart(results: TaskResults, metric: str, name: str) -> str:
     """The plot of one metric, an axis for all its rows."""
-    key, title = f"forest-{results.place}", f"{name} by fold and subgroup: {results.task.name}"
+    key = f"forest-{metric}-{results.place}"
+    title = f"{name} by fold and subgroup: {results.task.name}"
     rows = forest_rows(results, metric)
     held = [row.measured for row in rows if row.measured and row.measured.value is not None]
     if not held:
         return nothing(key, title, f"{name} is not defined for any fold or subgroup.")
     x = _scale(held)
-    height = TOP + ROW_PX * len(rows) + BOTTOM
+    floor = TOP + ROW_PX * len(rows)
     left, right = NAMES + COUNTS, WIDTH - VALUES
 
     def at(value: float) -> float:
         return left + (x.place(value) or 0.0) * (right - left)
 
-    floor = TOP + ROW_PX * len(rows)
-    drawn = label(0, 16, "", font_weight=600)
-    drawn += label(left - 14, 16, "slides / cases", fill=SOFT, font_size=11, text_anchor="end")
-    drawn += label(WIDTH - 4, 16, f"{name.partition(' (')[0]} [95 % interval]", fill=SOFT,
-                   font_size=11, text_anchor="end")  # fmt: skip
-    overall = rows[0].measured
-    if overall is not None and overall.value is not None:
-        place = at(overall.value)
-        drawn += line([(place, TOP - 6), (place, floor)], stroke=QUIET, stroke_width=1,
-                      stroke_dasharray="3 3")  # fmt: skip
-    if metric == "auc" and x.low <= 0.5 <= x.high:
-        drawn += line([(at(0.5), TOP - 6), (at(0.5), floor)], stroke=QUIET, stroke_width=1.2)
-        drawn += label(at(0.5), TOP - 10, "chance", fill=SOFT, font_size=11, text_anchor="middle")
-    for place_of, row in enumerate(rows):
-        drawn += _row(row, TOP + ROW_PX * (place_of + 0.5), at)
+    drawn = label(left - 14, 16, "slides / cases", fill=SOFT, font_size=11, text_anchor="end")
+    heading = f"{name.partition(' (')[0]} [95 % interval]"
+    drawn += label(WIDTH - 4, 16, heading, fill=SOFT, font_size=11, text_anchor="end")
+    drawn += _uprights(rows[0].measured, at, floor, chance=metric == "auc" and x.low <= 0.5)
+    for place, row in enumerate(rows):
+        drawn += _row(row, TOP + ROW_PX * (place + 0.5), at)
     drawn += line([(left, floor), (right, floor)], stroke="#9aa1ab", stroke_width=1)
     for tick in x.ticks():
         drawn += label(at(tick), floor + 17, f"{tick:g}", fill=SOFT, text_anchor="middle")
     drawn += label((left + right) / 2, floor + 34, name, fill=SOFT, text_anchor="middle")
     about = "; ".join(f"{row.name}: {with_interval(row.measured)}" for row in rows)
-    return svg(key, (WIDTH, height), title=title, about=about, body=drawn)
+    return svg(key, (WIDTH, floor + BOTTOM), title=title, about=about, body=drawn)
+
+
+def _uprights(
+    overall: Measurement | None, at: Callable[[float], float], floor: float, *, chance: bool
+) -> str:
+    """Lines through all rows: at the value of all, and at what chance gives."""
+    drawn = ""
+    if overall is not None and overall.value is not None:
+        place = at(overall.value)
+        drawn += line([(place, TOP - 6), (place, floor)], stroke=QUIET, stroke_width=1,
+                      stroke_dasharray="3 3")  # fmt: skip
+    if chance:
+        drawn += line([(at(0.5), TOP - 6), (at(0.5), floor)], stroke=QUIET, stroke_width=1.2)
+        drawn += label(at(0.5), TOP - 10, "chance", fill=SOFT, font_size=11, text_anchor="middle")
+    return drawn
 
 
 def _row(row: Row, y: float, at: Callable[[float], float]) -> str:
@@ -109,9 +132,7 @@ def _row(row: Row, y: float, at: Callable[[float], float]) -> str:
 def _scale(held: Sequence[Measurement]) -> Scale:
     ends = [end for row in held for end in (row.low, row.value, row.high) if end is not None]
     low, high = min(ends), max(ends)
-    if high - low < 0.1:
-        low, high = low - 0.05, high + 0.05
-    room = 0.04 * (high - low)
-    bottom = min(0.0, low) if low - room < 0 else low - room
-    top = max(1.0, high) if high + room > 1 else high + room
+    room = max(0.04 * (high - low), (0.1 - (high - low)) / 2)
+    # Metrics that are shares have no room beyond 0 and 1.
+    bottom, top = max(low - room, min(0.0, low)), min(high + room, max(1.0, high))
     return Scale("linear", bottom, top)

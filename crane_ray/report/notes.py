@@ -2,6 +2,7 @@
 
 from crane_ray.pages.drawing import element, escaped
 from crane_ray.report.cohort_section import overlap_text
+from crane_ray.report.forest_chart import groups_left_out
 from crane_ray.report.results import RunResults, TaskResults
 
 CURVES_NOTE = (
@@ -11,15 +12,15 @@ CURVES_NOTE = (
 )
 
 
-def split_note(run: RunResults) -> str:
+def split_note(split: str) -> str:
     """What the part that was judged means for the numbers."""
-    if run.split == "val":
+    if split == "val":
         return (
             "These are val parts: their loss chose each network's epoch, and temperatures and "
             "thresholds are fitted on them. The numbers are better than those of cases that "
             "nothing saw."
         )
-    if run.split == "train":
+    if split == "train":
         return (
             "These are the parts that networks were trained on: the numbers say nothing of others."
         )
@@ -49,9 +50,9 @@ def decisions_note(results: TaskResults) -> str:
     counts = f"{rows:,} decisions on {bags:,} {results.bag}s"
     again = "; a bag that several folds judged counts as often" if rows > bags else ""
     return (
-        f"Left, {whose} ({counts}{again}), each for the most probable class; shares are of the "
-        "row, the true class. Right, how probabilities are spread by true class, each to its own "
-        "height; the upright stroke is the median."
+        f"The matrix has {whose} ({counts}{again}), each for the most probable class; shares are "
+        "of the row, the true class. The histograms show how probabilities are spread by true "
+        "class, each to its own height; the upright stroke is the median."
     )
 
 
@@ -61,7 +62,8 @@ def calibration_note(results: TaskResults) -> str:
     return (
         f"Accuracy by confidence in 15 bins of equal width{several}; below the line the network "
         "is surer than it is right. Bars count the predictions of each bin. The temperature is "
-        "fitted on each fold's val part; ECE is biased upwards where bins have few predictions."
+        "fitted on each fold's val part. ECE is biased upwards where bins have few predictions, "
+        "and more so in replicates: its interval may lie above it."
     )
 
 
@@ -74,6 +76,11 @@ def forest_note(results: TaskResults) -> str:
         if len(results.groups) > 1
         else ""
     )
+    undefined, crowd = groups_left_out(results, "auc")
+    if undefined:
+        of = "all" if undefined == len(results.groups) else f"{undefined} of the"
+        many += f" AUC needs two classes, and is undefined in {of} {len(results.groups)} subgroups."
+    many += f" {crowd} more subgroups are in the table alone." if crowd else ""
     return (
         f"Diamonds are all, circles folds, squares subgroups{small}. Lines are 95 % intervals; the "
         f"dotted upright is the value of all.{many}"

@@ -1,22 +1,13 @@
 """The report of a run as one HTML page: it fetches nothing, and needs no script."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from crane_ray.cohort.findings import counted
 from crane_ray.pages.document import document, figures, wide
 from crane_ray.pages.drawing import element, escaped
-from crane_ray.report.calibration_chart import calibration_chart
 from crane_ray.report.cohort_section import cohort_section, failures_of, findings_of
-from crane_ray.report.confusion_chart import confusion_chart
-from crane_ray.report.curve_charts import precision_recall_chart, roc_chart
-from crane_ray.report.distribution_chart import distribution_chart
-from crane_ray.report.forest_chart import forest_chart
-from crane_ray.report.mistakes_section import Pictures, mistakes_section
+from crane_ray.report.mistakes_section import Pictures
 from crane_ray.report.notes import (
-    CURVES_NOTE,
-    calibration_note,
-    decisions_note,
-    forest_note,
     intervals_note,
     reading_list,
     split_note,
@@ -24,10 +15,13 @@ from crane_ray.report.notes import (
 )
 from crane_ray.report.page_style import STYLE
 from crane_ray.report.provenance_section import provenance_section
-from crane_ray.report.results import SPLIT_NAMES, RunResults, TaskResults
-from crane_ray.report.tables import folds_table, groups_table, metrics_table, overview_table
+from crane_ray.report.results import SPLIT_NAMES, RunResults
+from crane_ray.report.tables import (
+    overview_table,
+)
+from crane_ray.report.task_section import TASK_PARTS, task_section
 from crane_ray.report.training_charts import auc_charts, loss_chart
-from crane_ray.report.wording import METRICS, rate_text
+from crane_ray.report.wording import rate_text
 from crane_ray.version import __version__
 
 
@@ -40,13 +34,6 @@ def report_page(run: RunResults, *, pictures: Pictures | None = None, why_none: 
         why_none: in words, why there are none of any.
     """
     parts = list(_parts(run, pictures or {}, why_none))
-    contents = element(
-        "nav",
-        element("ol", *(
-            element("li", element("a", escaped(name), href=f"#{key}")) for key, name, _ in parts
-        )),
-        class_="contents", aria_label="Contents",
-    )  # fmt: skip
     sections = [
         element(
             "section",
@@ -58,7 +45,7 @@ def report_page(run: RunResults, *, pictures: Pictures | None = None, why_none: 
     ]
     body = element(
         "main",
-        element("header", _head(run), contents),
+        element("header", _head(run), _contents([(key, name) for key, name, _ in parts], run)),
         *sections,
         _foot(run),
     )
@@ -77,12 +64,33 @@ def _parts(run: RunResults, pictures: Pictures, why_none: str) -> Iterator[tuple
             nothing = element("p", "There are no predictions of this task.", class_="note")
             yield f"task-{place}", name, nothing
         else:
-            yield f"task-{place}", name, _task(found, pictures, why_none)
+            yield f"task-{place}", name, task_section(found, pictures, why_none)
     if run.kind == "training":
         yield "training", "Training", _training(run)
     yield "cohort", "Cohort", cohort_section(run)
     yield "provenance", "Config and provenance", provenance_section(run)
     yield "reading", "How to read this", reading_list(run)
+
+
+def _contents(parts: Sequence[tuple[str, str]], run: RunResults) -> str:
+    """Links to the parts of the page, and to those of each task."""
+    rows, plain = [], ""
+    for key, name in parts:
+        link = element("a", escaped(name), href=f"#{key}")
+        place = key.removeprefix("task-")
+        if place == key:  # those that are no task share a line
+            plain += link
+            continue
+        rows += [element("li", plain)] if plain else []
+        plain = ""
+        if run.of_task(int(place)) is not None:
+            link += "".join(
+                element("a", escaped(part.lower()), href=f"#{key}-{part_key}")
+                for part_key, part in TASK_PARTS.items()
+            )
+        rows.append(element("li", link))
+    rows.append(element("li", plain))
+    return element("nav", element("ul", *rows), class_="contents", aria_label="Contents")
 
 
 def _head(run: RunResults) -> str:
@@ -124,49 +132,23 @@ def _figures(run: RunResults) -> list[tuple[str, str, str]]:
 
 def _results(run: RunResults) -> str:
     alarms = failures_of(run) + findings_of(run, ("error",))
-    note = split_note(run)
+    note = split_note(run.split)
     told = element("p", escaped(note), class_="finding warning") if note else ""
     if run.predictions is None:
         nothing = "There are no predictions: no fold ended well, or none has a part to judge."
         return alarms + element("p", nothing, class_="note")
-    table = wide("Metrics of each task", overview_table(run))
-    return alarms + told + element("p", escaped(intervals_note(run)), class_="note") + table
-
-
-def _task(found: TaskResults, pictures: Pictures, why_none: str) -> str:
-    """All that is to be said of one task."""
-    curves = element("div", roc_chart(found), precision_recall_chart(found), class_="charts")
-    decisions = element("div", confusion_chart(found), distribution_chart(found), class_="charts")
-    parts = [
-        _part("Discrimination", CURVES_NOTE, curves),
-        _part("Decisions and probabilities", decisions_note(found), decisions),
-        _part(
-            "Calibration",
-            calibration_note(found),
-            element("div", calibration_chart(found), class_="charts"),
-        ),
-        _part(
-            "Folds and subgroups",
-            forest_note(found),
-            forest_chart(found, "auc", METRICS["auc"])
-            + wide("Folds", folds_table(found))
-            + (wide("Subgroups", groups_table(found)) if found.groups else ""),
-        ),
-        _part("All metrics", "", wide("All metrics", metrics_table(found)) if found.metrics else
-              element("p", "This run has no metrics.json.", class_="note")),
-        _part("Most confident errors", "", mistakes_section(found, pictures, why_none)),
-    ]  # fmt: skip
+    parts = [alarms, told, element("p", escaped(intervals_note(run)), class_="note")]
+    parts.append(wide("Metrics of each task", overview_table(run, run.split)))
+    for split in run.splits[1:]:
+        parts.append(element("h3", escaped(f"The same on {SPLIT_NAMES[split]}")))
+        parts.append(element("p", escaped(split_note(split)), class_="note"))
+        parts.append(wide(f"Metrics on {SPLIT_NAMES[split]}", overview_table(run, split)))
     return "".join(parts)
 
 
 def _training(run: RunResults) -> str:
     charts = element("div", loss_chart(run), *auc_charts(run), class_="charts")
     return element("p", escaped(training_note(run)), class_="note") + charts
-
-
-def _part(name: str, note: str, content: str) -> str:
-    said = element("p", escaped(note), class_="note") if note else ""
-    return element("section", element("h3", escaped(name)), said, content)
 
 
 def _foot(run: RunResults) -> str:

@@ -1,6 +1,5 @@
 """Where a run's results come from: what ran, with which settings, on which features."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,9 +24,6 @@ def provenance_section(run: RunResults) -> str:
             [Column("network"), Column("fingerprint")], rows, caption="Networks", class_="classes"
         )
         parts.append(element("h3", "Networks") + networks)
-    if run.manifest:
-        versions = facts_table(run.manifest.versions)
-        parts.append(element("h3", "Versions") + versions)
     if run.config is not None:
         text = yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True)
         code = element("pre", escaped(text), tabindex=0, aria_label="Config as YAML")
@@ -48,6 +44,8 @@ def _facts(run: RunResults) -> dict[str, str]:
         "outcome": manifest.outcome + (f": {manifest.error}" if manifest.error else ""),
         "config fingerprint": manifest.config_fingerprint,
     }
+    versions = [f"{name} {version}" for name, version in manifest.versions.items()]
+    facts["versions"] = ", ".join(versions)
     seed = (run.config or {}).get("training", {}).get("seed")
     if seed is not None:
         facts["seed"] = str(seed)
@@ -70,6 +68,13 @@ def _features(features: Mapping[str, Any]) -> dict[str, str]:
         known = f"recipe {source['recipe_fingerprint']}" if recipe else "recipe unknown"
         lines = [str(source.get("root", "")), f"{known}, content {source.get('identity', '')}"]
         if recipe:
-            lines.append(json.dumps(recipe, indent=1, ensure_ascii=False))
+            lines += [f"{part}: {_compact(held)}" for part, held in recipe.items()]
         found[str(name)] = "\n".join(lines)
     return found
+
+
+def _compact(held: Any) -> str:
+    """A part of a recipe in a line; what is not there is left out."""
+    if not isinstance(held, Mapping):
+        return str(held)
+    return ", ".join(f"{key} {value}" for key, value in held.items() if value is not None)

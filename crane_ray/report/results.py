@@ -67,13 +67,23 @@ class RunResults:
         """The part that the report is about; "" where there is none."""
         return self.splits[0] if self.splits else ""
 
-    def of_task(self, place: int) -> "TaskResults | None":
-        """The results of a task on the report's part; None where there are none."""
+    def of_task(self, place: int, split: str | None = None) -> "TaskResults | None":
+        """The results of a task, on the report's part if not on another; None without any."""
+        wanted = self.split if split is None else split
+        if (place, wanted) not in self._found:
+            self._found[place, wanted] = self._of_task(place, wanted)
+        return self._found[place, wanted]
+
+    @cached_property
+    def _found(self) -> dict[tuple[int, str], "TaskResults | None"]:
+        return {}
+
+    def _of_task(self, place: int, split: str) -> "TaskResults | None":
         task = self.tasks[place]
-        if self.predictions is None or task.name not in self.predictions.tasks():
+        part = None if self.predictions is None else self.predictions.select(split=split)
+        if part is None or task.name not in part.tasks():
             return None
-        rows = self.predictions.select(split=self.split).arrays(task.name)
-        return TaskResults(task, place, self.split, rows, self.evaluation)
+        return TaskResults(task, place, split, part.arrays(task.name), self.evaluation)
 
 
 @dataclass(frozen=True, eq=False)

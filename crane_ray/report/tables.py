@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crane_ray.evaluation.measurements import Measurement
+from crane_ray.evaluation.metrics import CALIBRATION
+from crane_ray.pages.document import wide
 from crane_ray.pages.drawing import element, escaped
 from crane_ray.report.results import RunResults, TaskResults
 from crane_ray.report.wording import DASH, metric_name, rate_text, with_interval
@@ -17,6 +19,16 @@ OVERVIEW = {
     "brier": "Brier",
 }
 """Metrics of the overview, and of the tables of folds and subgroups."""
+
+OF_GROUPS = {
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "kappa": "kappa",
+    "ece": "ECE",
+    "brier": "Brier",
+}
+"""Metrics of subgroups: accuracy is defined where there is one class alone, too."""
 
 GROUPED = {
     "Ranking": ("auc", "auc_micro", "auc_of_", "average_precision"),
@@ -81,20 +93,20 @@ class Markup:
     markup: str
 
 
-def overview_table(run: RunResults) -> str:
-    """A row a task: what was judged, and the metrics that say most."""
+def overview_table(run: RunResults, split: str) -> str:
+    """A row a task: what of a part was judged, and the metrics that say most."""
     columns = [Column("task"), Column("slides", True), Column("cases", True)]
     columns += [Column(name, True) for name in OVERVIEW.values()]
     rows: list[list[object]] = []
     for place, task in enumerate(run.tasks):
-        found = run.of_task(place)
+        found = run.of_task(place, split)
         if found is None:
             rows.append([task.name, *[DASH] * (len(columns) - 1)])
             continue
         slides = str(found.num_bags) if found.bag == "slide" else DASH
         cells = [value_cell(found.overall(metric)) for metric in OVERVIEW]
         rows.append([task.name, slides, str(found.num_cases), *cells])
-    return table(columns, rows, caption="Metrics of each task", class_="metrics")
+    return table(columns, rows, caption=f"Metrics of each task: {split}", class_="metrics")
 
 
 def value_cell(row: Measurement | None) -> Markup:
@@ -107,6 +119,29 @@ def value_cell(row: Measurement | None) -> Markup:
         return Markup(value)
     ends = escaped(with_interval(row).partition(" ")[2])
     return Markup(f"{value} {element('small', ends)}")
+
+
+def calibration_table(results: TaskResults) -> str:
+    """Scores of the probabilities before and after scaling, and each fold's temperature."""
+    columns = [Column("score"), Column("as predicted", True), Column("after scaling", True)]
+    rows: list[list[object]] = [
+        [
+            metric_name(metric, classes=()).partition(" (")[0],
+            value_cell(results.overall(metric)),
+            value_cell(results.overall(f"{metric}_calibrated")),
+        ]
+        for metric in CALIBRATION
+        if results.overall(metric) is not None
+    ]
+    scores = table(columns, rows, caption=f"Calibration: {results.task.name}", class_="metrics")
+    held = [
+        [f"fold {fold}", f"{results.temperatures[fold]:.3f}"]
+        for fold in results.folds
+        if fold in results.temperatures
+    ]
+    columns = [Column("network"), Column("temperature", True)]
+    temperatures = table(columns, held, caption="Temperatures", class_="classes") if held else ""
+    return (wide("Calibration", scores) if rows else "") + temperatures
 
 
 def metrics_table(results: TaskResults) -> str:
@@ -161,7 +196,7 @@ def folds_table(results: TaskResults) -> str:
         names += [("mean of folds", "mean"), ("SD of folds", "sd")]
     if len(results.ensemble):
         names.append(("ensemble", "ensemble"))
-    rows = [_measured_row(results, name, fold, "") for name, fold in names]
+    rows = [_measured_row(results, name, fold) for name, fold in names]
     return table(columns, rows, caption=f"Folds: {results.task.name}", class_="metrics")
 
 
@@ -170,16 +205,24 @@ def groups_table(results: TaskResults) -> str:
     if not results.groups:
         return ""
     columns = [Column("subgroup"), Column("slides", True), Column("cases", True)]
-    columns += [Column(name, True) for name in OVERVIEW.values()]
+    columns += [Column(name, True) for name in OF_GROUPS.values()]
     rows = []
     for group in results.groups:
         row = results.overall("auc", group)
-        rows.append(_measured_row(results, group, row.fold if row else "mean", group))
+        fold = row.fold if row else "mean"
+        rows.append(_measured_row(results, group, fold, group=group, metrics=OF_GROUPS))
     return table(columns, rows, caption=f"Subgroups: {results.task.name}", class_="metrics")
 
 
-def _measured_row(results: TaskResults, name: str, fold: int | str, group: str) -> list[object]:
-    found = [results.at(metric, fold, group) for metric in OVERVIEW]
+def _measured_row(
+    results: TaskResults,
+    name: str,
+    fold: int | str,
+    *,
+    group: str = "",
+    metrics: Iterable[str] = OVERVIEW,
+) -> list[object]:
+    found = [results.at(metric, fold, group) for metric in metrics]
     first = next((row for row in found if row is not None), None)
     slides = DASH if first is None or first.num_slides is None else str(first.num_slides)
     cases = DASH if first is None else str(first.num_cases)

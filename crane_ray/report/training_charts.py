@@ -46,7 +46,7 @@ def loss_chart(run: RunResults) -> str:
     ]
     drawn += legend(entries, frame.left, SIZE[1] + 2)
     about = "; ".join(_told(course, val[course.fold] or train[course.fold]) for course in kept)
-    return svg("loss", (SIZE[0], SIZE[1] + 56), title=title, about=about, body=drawn)
+    return svg("loss course", (SIZE[0], SIZE[1] + 56), title=title, about=about, body=drawn)
 
 
 def auc_charts(run: RunResults, most: int = 6) -> list[str]:
@@ -77,7 +77,7 @@ def auc_charts(run: RunResults, most: int = 6) -> list[str]:
             drawn += _chosen(frame, course, own, look_of(index).mark)
         drawn += _named(frame, {it.fold: series[it.fold][-1] for it in there})
         about = "; ".join(_told(course, series[course.fold]) for course in there)
-        charts.append(svg(f"val-auc-{place}", SIZE, title=title, about=about, body=drawn))
+        charts.append(svg(f"val-auc-{place} course", SIZE, title=title, about=about, body=drawn))
     return charts
 
 
