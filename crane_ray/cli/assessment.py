@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from crane_ray.cli.options import config_options, load_job
-from crane_ray.runtime.evaluation_jobs import AssessJob
+from crane_ray.runtime.assessment_jobs import AssessJob
 
 EPILOG = """\b
 Examples:
