@@ -100,6 +100,8 @@ class AssessJob(Config):
     tissue: TissueParams | None = None
     """With slides: how tissue is found; where not given as in WORK's last patching, else as for
     the slides that the model was trained on if their workspace is still there, else default."""
+    segmenter: str | None = None
+    """With slides: the segmenter; where not given as the tissue's parameters are."""
     pictures: Annotated[bool, Flag("--pictures")] = True
     """With --slides: draw mask and stitch pictures."""
     maps: Annotated[bool, Flag("--maps")] = True
@@ -152,7 +154,7 @@ class AssessJob(Config):
         """An option for slides that is given without any; '' where there is none."""
         if self.work is not None:
             return "--work"
-        for name in ("patch", "encoder", "tissue"):
+        for name in ("patch", "encoder", "tissue", "segmenter"):
             if getattr(self, name) != AssessJob.model_fields[name].default:
                 return name
         return ""

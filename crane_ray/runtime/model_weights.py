@@ -14,30 +14,49 @@ import yaml
 from crane_ray import storage
 from crane_ray.errors import ConfigError, CraneError
 from crane_ray.features.cards import ENCODERS, check_requirements, encoder_info
-from crane_ray.features.encoder import EncoderCard, EncoderConfig, EncoderInfo
+from crane_ray.features.encoder import EncoderCard, EncoderConfig, EncoderInfo, Precision
 from crane_ray.features.recipe import Recipe
-from crane_ray.features.weights import RANDOM, find_weights, read_weights, variable_names
+from crane_ray.features.weights import (
+    RANDOM,
+    Weights,
+    find_weights,
+    read_weights,
+    variable_names,
+)
 from crane_ray.plugins import load_plugin
 from crane_ray.runtime.assessment_jobs import AskedEncoder
 from crane_ray.runtime.jobs import ExtractJob
 from crane_ray.runtime.model_recipes import ModelFeatures, recipe_differences, table_of
+from crane_ray.slides.patches import PatchSpec
 
 RANDOM_LABEL = re.compile(r"random seed (-?\d+)")
 HUB_LABEL = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[\w.-]+)/(?P<file>[\w./-]+)")
 
 
 @dataclass(frozen=True)
-class _Known:
-    """Weights that were found."""
+class FoundEncoder:
+    """An encoder whose weights are here."""
 
     config: EncoderConfig
-    label: str
-    sha256: str
+    card: EncoderCard
+    weights: Weights
+
+    def info(self, spec: PatchSpec, *, precision: Precision, compiled: bool) -> EncoderInfo:
+        """The exact encoder, with what the config leaves open."""
+        return encoder_info(
+            self.config,
+            self.card,
+            patch_px=spec.size_px,
+            precision=precision,
+            label=self.weights.label,
+            sha256=self.weights.sha256,
+            compiled=compiled,
+        )
 
 
 def own_encoder(
     own: ModelFeatures, asked: AskedEncoder, environment: Mapping[str, str] = os.environ
-) -> EncoderConfig:
+) -> FoundEncoder:
     """The encoder of a model's recipe, with weights that are here and are the very same.
 
     They are looked for where the user says, else where environment variables say, where they lay
@@ -50,15 +69,9 @@ def own_encoder(
     recipe = own.recipe
     assert recipe is not None
     card = _card(recipe.encoder.name)
-    known = _known(own, recipe.encoder, card, asked, environment)
-    info = encoder_info(
-        known.config,
-        card,
-        patch_px=recipe.patch.size_px,
-        precision=recipe.encoder.precision,
-        label=known.label,
-        sha256=known.sha256,
-        compiled=recipe.encoder.compiled,
+    found = _find(own, recipe.encoder, card, asked, environment)
+    info = found.info(
+        recipe.patch, precision=recipe.encoder.precision, compiled=recipe.encoder.compiled
     )
     here = Recipe(patch=recipe.patch, encoder=info, dtype=recipe.dtype)
     if here.fingerprint() != recipe.fingerprint():
@@ -67,10 +80,10 @@ def own_encoder(
             f"model was trained with\n{table_of(recipe_differences(recipe, here), 'model', 'here')}"
             "\nUse the version of crane-ray (or of your own encoder) that made its features"
         )
-    return known.config
+    return found
 
 
-def asked_encoder(own: ModelFeatures, asked: AskedEncoder) -> EncoderConfig:
+def asked_encoder(own: ModelFeatures, asked: AskedEncoder) -> FoundEncoder:
     """The encoder that is asked for, for a model that does not tell its own.
 
     Raises:
@@ -86,8 +99,8 @@ def asked_encoder(own: ModelFeatures, asked: AskedEncoder) -> EncoderConfig:
             f"--encoder {config.name}: makes vectors of {card.dim} numbers, --model {own.model} "
             f"takes {own.dim}; give the encoder that it was trained with"
         )
-    read_weights(config, card, find_weights(config, card), by_path=True)
-    return config
+    weights = read_weights(config, card, find_weights(config, card), by_path=True)
+    return FoundEncoder(config, card, weights)
 
 
 def _card(name: str) -> EncoderCard:
@@ -96,13 +109,13 @@ def _card(name: str) -> EncoderCard:
     return card
 
 
-def _known(
+def _find(
     own: ModelFeatures,
     info: EncoderInfo,
     card: EncoderCard,
     asked: AskedEncoder,
     environment: Mapping[str, str],
-) -> _Known:
+) -> FoundEncoder:
     """The weights with the hash that is needed."""
     needed = f"weights {info.weights} with SHA-256 {info.weights_sha256}"
     variables = variable_names(info.name, card)
@@ -138,7 +151,7 @@ def _known(
             f"  here ({origin}): {found.label}, SHA-256 {found.sha256}\n"
             "Give the model's own with --weights FILE"
         )
-    return _Known(config, found.label, found.sha256)
+    return FoundEncoder(config, card, found)
 
 
 def _usual(
