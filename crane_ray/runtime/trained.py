@@ -128,6 +128,15 @@ def require_features(checkpoint: Checkpoint, path: str, provenance: Mapping[str,
             )
 
 
+def trained_recipes(checkpoint: Checkpoint) -> set[str]:
+    """Fingerprints of the recipes of the features that a network was trained on.
+
+    None of a published checkpoint, which does not say.
+    """
+    found = _recipes(checkpoint.provenance.get("features_of", {}))
+    return {str(recipe["fingerprint"]) for recipe in found.values()}
+
+
 def _recipes(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         name: {"fingerprint": found["recipe_fingerprint"], **found["recipe"]}
