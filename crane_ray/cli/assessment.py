@@ -74,9 +74,18 @@ def _of_slides(job: AssessJob) -> int:
     summary = done.assessment
     print_findings(it for it in summary.findings if it.severity != "note")  # said as it began
     print_reasons(summary.left_out)
+    for own in done.maps:
+        print_reasons(own.left_out)
     _print_verdicts(summary)
-    console.print(f"features: {escape(done.store)}")
-    return int(bool(summary.left_out))
+    for own in done.maps:
+        console.print(f"maps: {escape(own.where)}")
+    console.print("next:")
+    if done.maps:
+        console.print(f"  crane-ray view {escape(str(job.work))}")
+    else:
+        model = f"--model {job.model}"
+        console.print(f"  crane-ray heatmap --work {escape(str(job.work))} {escape(model)}")
+    return int(not done.is_whole)
 
 
 def _print_verdicts(summary: Any) -> None:

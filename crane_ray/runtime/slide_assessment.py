@@ -1,6 +1,6 @@
-"""Slides to diagnoses: patched, extracted as the model needs it, assessed, in one embedded Ray."""
+"""Slides to diagnoses: patched, extracted as the model needs it, assessed, mapped, in one Ray."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from crane_ray.cohort.slide_ids import bare_slide_id
@@ -10,6 +10,8 @@ from crane_ray.runtime.assessment_files import AssessmentSummary
 from crane_ray.runtime.assessment_jobs import AssessJob
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.extraction import run_extraction
+from crane_ray.runtime.heatmap_jobs import HeatmapJob
+from crane_ray.runtime.heatmaps import run_heatmaps
 from crane_ray.runtime.patching import run_patching
 from crane_ray.runtime.reporting import Reporter, Silent, Summary
 from crane_ray.runtime.slide_plans import SlidePlan, plan_slides
@@ -26,6 +28,13 @@ class SlideAssessment:
     """None where no slide had patches."""
     store: str
     """Where the features are."""
+    maps: tuple[Summary, ...] = ()
+    """Of each model's attention maps."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every slide got through every stage."""
+        return not self.assessment.left_out and not any(one.left_out for one in self.maps)
 
 
 def run_slide_assessment(job: AssessJob, reporter: Reporter | None = None) -> SlideAssessment:
@@ -49,7 +58,8 @@ def run_slide_assessment(job: AssessJob, reporter: Reporter | None = None) -> Sl
         extraction = _extract(plan, reporter)
         subjects = _subjects(plan, patching, extraction)
         assessment = assess(job, plan.panel, subjects, reporter)
-    return SlideAssessment(assessment, patching, extraction, plan.store)
+        maps = [run_heatmaps(own, reporter) for own in _map_jobs(job, plan, assessment)]
+    return SlideAssessment(assessment, patching, extraction, plan.store, tuple(maps))
 
 
 def _extract(plan: SlidePlan, reporter: Reporter) -> Summary | None:
@@ -59,6 +69,33 @@ def _extract(plan: SlidePlan, reporter: Reporter) -> Summary | None:
     if not any(rows[slide].num_patches for slide in asked if slide in rows):
         return None
     return run_extraction(plan.extraction, reporter, only=asked)
+
+
+def _map_jobs(
+    job: AssessJob, plan: SlidePlan, assessment: AssessmentSummary
+) -> Iterator[HeatmapJob]:
+    """Maps of each model's heads on the slides that it was asked of."""
+    if not job.maps:
+        return
+    left_out = {slide.slide_id for slide in assessment.left_out}
+    slides = {
+        case: [slide for slide in own if slide not in left_out]
+        for case, own in plan.cohort.case_slides().items()
+    }
+    for own in plan.panel.members.values():
+        decisions = assessment.table[[f"decision_{task.name}" for task in own.tasks]]
+        asked = assessment.table.loc[decisions.notna().any(axis=1), "case_id"]
+        wanted = tuple(slide for case in asked for slide in slides[case])
+        if wanted:
+            yield HeatmapJob(
+                work=plan.patching.work,
+                model=own.model,
+                features=plan.store,
+                slides=wanted,
+                reader=job.reader,
+                staging=job.staging,
+                cluster=job.cluster,
+            )
 
 
 def _subjects(plan: SlidePlan, patching: Summary, extraction: Summary | None) -> Subjects:

@@ -24,7 +24,12 @@ from crane_ray.runtime.model_recipes import (
 )
 from crane_ray.runtime.model_weights import asked_encoder, own_encoder
 from crane_ray.runtime.panels import Panel, open_panel
-from crane_ray.runtime.used_workspaces import require_patches, require_store, tissue_ways
+from crane_ray.runtime.used_workspaces import (
+    require_maps,
+    require_patches,
+    require_store,
+    tissue_ways,
+)
 from crane_ray.slides.listing import Entry, list_slides
 from crane_ray.slides.patches import PatchSpec
 
@@ -61,6 +66,8 @@ def plan_slides(job: AssessJob) -> SlidePlan:
     require_free(job, panel.members)
     entries = list_slides(job.slides.source, recursive=job.slides.recursive)
     cohort, about_cases = _cases(job.slides.source, entries, panel)
+    if job.maps:
+        require_maps(job, panel)
     own, about_recipe = _features(panel)
     spec, extraction = _extraction(job, own, entries)
     patching, about_tissue = _patching(job, own, spec)

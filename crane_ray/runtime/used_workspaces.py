@@ -9,7 +9,9 @@ from crane_ray.cohort.findings import Finding
 from crane_ray.errors import ConfigError, RecipeMismatchError
 from crane_ray.features.recipe import Recipe
 from crane_ray.features.store import FeatureStore
+from crane_ray.maps.folder import MapsFolder
 from crane_ray.runtime.assessment_jobs import AssessJob
+from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.jobs import ExtractJob, PatchJob, SlidesConfig
 from crane_ray.runtime.model_recipes import (
     ModelFeatures,
@@ -18,6 +20,7 @@ from crane_ray.runtime.model_recipes import (
     table_of,
 )
 from crane_ray.runtime.model_weights import FoundEncoder
+from crane_ray.runtime.panels import Panel
 from crane_ray.slides.listing import Entry
 from crane_ray.slides.patch_files import read_patches
 from crane_ray.slides.patches import PatchSpec
@@ -72,6 +75,24 @@ def require_store(
             f"needs\n{table_of(recipe_differences(needed, there), 'model', 'there')}\n"
             "Give another --work"
         )
+
+
+def require_maps(job: AssessJob, panel: Panel) -> None:
+    """Refuses a workspace with maps of other networks where these would go.
+
+    Raises:
+        ConfigError: it has some.
+        StoreError: what is there cannot be read.
+    """
+    assert job.work is not None
+    for own in panel.members.values():
+        folder = MapsFolder(HeatmapJob(work=job.work, model=own.model).folder)
+        networks = {str(fold): name for fold, name in own.fingerprints.items()}
+        if storage.exists(folder.header_path) and folder.read_header().checkpoints != networks:
+            raise ConfigError(
+                f"--work {job.work}: the maps in {folder.root} are of other networks than those of "
+                f"{own.model}; give another --work, remove that folder, or make none (--no-maps)"
+            )
 
 
 def tissue_ways(job: AssessJob, own: ModelFeatures) -> tuple[PatchJob, list[Finding]]:
