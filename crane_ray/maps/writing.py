@@ -77,6 +77,10 @@ def make_maps(
     """
     painter = MapPainter(scores, settings, reader, tissue)
     _check_size(painter)
+    if reader is None and settings.save_slide:
+        raise SlideError(
+            f"slide {scores.slide_id}: its pixels are not at hand, and --save-slide asks for them"
+        )
     if settings.samples and (reader is None or grid is None):
         raise SlideError(
             f"slide {scores.slide_id}: its pixels are not at hand, and samples show them; ask for "
