@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +23,7 @@ from crane_ray.maps.regions import regions_geojson
 from crane_ray.maps.scores import SlideScores, write_clam_scores, write_scores
 from crane_ray.maps.settings import MapSettings
 from crane_ray.slides.patches import PatchGrid
+from crane_ray.slides.pictures import write_picture
 from crane_ray.slides.slide import SlideReader
 from crane_ray.slides.tissue import TissueContours
 
@@ -33,8 +33,6 @@ Picture = npt.NDArray[np.uint8]
 SLIDE = "slide"
 """In place of a head's name: the slide without a map."""
 MAX_JPEG_SIDE_PX = 65_500
-PNG_EFFORT = 3
-"""Of zlib: half the time of the usual 6 for a few percent of the size."""
 BLURRED_BAND_PX = 1024
 """What is painted at a time: a blur reads beyond a window, which costs narrow ones most."""
 
@@ -154,7 +152,7 @@ def _write_map(painter: MapPainter, folder: MapsFolder, head: str) -> tuple[str,
             )
         else:
             assert picture is not None
-            _write_picture(path, picture, settings.jpeg_quality)
+            write_picture(path, picture, settings.jpeg_quality)
         paths.append(path)
     return tuple(paths)
 
@@ -170,17 +168,6 @@ def _bands(painter: MapPainter, head: str | None) -> Iterator[Picture]:
 def _cut(picture: Picture) -> Iterator[Picture]:
     for top in range(0, len(picture), TILE_PX):
         yield picture[top : top + TILE_PX]
-
-
-def _write_picture(path: str, picture: Picture, quality: int) -> None:
-    """Writes a jpg or png, whole or not at all."""
-    suffix = path.rpartition(".")[2]
-    how = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    if suffix == "png":
-        how = [cv2.IMWRITE_PNG_COMPRESSION, PNG_EFFORT]
-    done, data = cv2.imencode(f".{suffix}", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), how)
-    assert done
-    storage.put_bytes(path, data.tobytes())
 
 
 def _write_samples(
@@ -199,10 +186,10 @@ def _write_samples(
         for patch in read_sample(reader, grid, scores, head, rows):
             name = patch.file_name(settings.patch_format)
             files.append(folder.patch(scores.slide_id, head, sample.name, name))
-            _write_picture(files[-1], patch.pixels, settings.jpeg_quality)
+            write_picture(files[-1], patch.pixels, settings.jpeg_quality)
             shown.append(replace(patch, pixels=thumbnail(patch.pixels)))
         if shown:
             title = f"{scores.slide_id}   {head}   {sample.name}"
             galleries.append(folder.gallery(scores.slide_id, head, sample.name))
-            _write_picture(galleries[-1], draw_gallery(shown, title), settings.jpeg_quality)
+            write_picture(galleries[-1], draw_gallery(shown, title), settings.jpeg_quality)
     return galleries, files
