@@ -12,6 +12,7 @@ from crane_ray.errors import SlideError
 from crane_ray.maps.folder import MapsFolder
 from crane_ray.maps.galleries import (
     SampledPatch,
+    check_grid,
     draw_gallery,
     read_sample,
     sample_rows,
@@ -74,16 +75,7 @@ def make_maps(
         StorageError: something cannot be written.
     """
     painter = MapPainter(scores, settings, reader, tissue)
-    _check_size(painter)
-    if reader is None and settings.save_slide:
-        raise SlideError(
-            f"slide {scores.slide_id}: its pixels are not at hand, and --save-slide asks for them"
-        )
-    if settings.samples and (reader is None or grid is None):
-        raise SlideError(
-            f"slide {scores.slide_id}: its pixels are not at hand, and samples show them; ask for "
-            "none with --set maps.samples=[]"
-        )
+    _check(painter, reader, grid)
     for earlier in folder.slide_folders(scores.slide_id):
         # Nobody could tell files of other settings from those made now.
         storage.remove_tree(earlier)
@@ -106,14 +98,26 @@ def make_maps(
     return MapFiles(written, tuple(pictures), tuple(regions), tuple(galleries), tuple(patches))
 
 
-def _check_size(painter: MapPainter) -> None:
-    """Refuses what a format cannot hold before the first file is written."""
-    if set(painter.settings.formats) & {"jpg", "png"}:
+def _check(painter: MapPainter, reader: SlideReader | None, grid: PatchGrid | None) -> None:
+    """Refuses what cannot be made before anything of before is taken away."""
+    slide_id, settings = painter.scores.slide_id, painter.settings
+    if reader is None and settings.save_slide:
+        raise SlideError(
+            f"slide {slide_id}: its pixels are not at hand, and --save-slide asks for them"
+        )
+    if settings.samples and (reader is None or grid is None):
+        raise SlideError(
+            f"slide {slide_id}: its pixels are not at hand, and samples show them; ask for none "
+            "with --set maps.samples=[]"
+        )
+    if grid is not None:
+        check_grid(grid, painter.scores)
+    if set(settings.formats) & {"jpg", "png"}:
         check_picture_size(painter)
     width, height = painter.canvas.finished_px
-    if "jpg" in painter.settings.formats and max(width, height) > MAX_JPEG_SIDE_PX:
+    if "jpg" in settings.formats and max(width, height) > MAX_JPEG_SIDE_PX:
         raise SlideError(
-            f"slide {painter.scores.slide_id}: a jpg has at most {MAX_JPEG_SIDE_PX:,} px a side, "
+            f"slide {slide_id}: a jpg has at most {MAX_JPEG_SIDE_PX:,} px a side, "
             f"the map has {width:,} x {height:,}; take --format png or tif, or a coarser "
             "--vis-level"
         )
