@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -24,6 +25,8 @@ from tests.unit.features.small_store import INFO, NUM_PATCHES, Cohort, make_coho
 from tests.unit.features.test_clam_files import put_slide
 from tests.unit.report.made_up import BINARY
 
+Features = npt.NDArray[np.float32]
+
 
 @dataclass
 class Run:
@@ -31,7 +34,7 @@ class Run:
 
     folder: Path
     cohort: Cohort
-    xy: np.ndarray[tuple[int, int], np.dtype[np.int32]]
+    xy: npt.NDArray[np.int32]
 
     def report(self, work: str | None = "", maps: str | None = None) -> str:
         work = self.cohort.workspace.root if work == "" else work
@@ -65,7 +68,7 @@ def run(tmp_path: Path) -> Run:
     return Run(folder, cohort, xy)
 
 
-def predicted(folder: Path, slide_id: str, features: np.ndarray) -> Predictions:  # type: ignore[type-arg]
+def predicted(folder: Path, slide_id: str, features: Features) -> Predictions:
     """What the network says of a slide, with the other class as its label."""
     checkpoint = load_checkpoint(str(folder / "s_0_checkpoint.safetensors"))
     p = attend([checkpoint], features).probabilities["amr"]
