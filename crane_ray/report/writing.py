@@ -1,5 +1,6 @@
 """The report of a run, written into its folder, with pictures of its errors where there can be."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from crane_ray.report.page import report_page
 from crane_ray.report.reading import read_run
 from crane_ray.report.results import RunResults
 from crane_ray.slides.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 NAME = "report.html"
 
@@ -50,7 +53,9 @@ def write_report(
     why_none = ""
     try:
         pictures = error_pictures(results, work=work, maps=maps)
-    except NoPicturesError as error:
+    except Exception as error:  # whatever it is, the page is more than its pictures
+        if not isinstance(error, CraneError):
+            log.warning("no pictures of the errors of %s", run, exc_info=True)
         pictures, why_none = {}, str(error)
     page = report_page(results, pictures=pictures, why_none=why_none)
     path = out or storage.join(run, NAME)

@@ -1,5 +1,7 @@
 """The numbers of each drawing, against scikit-learn and the evaluation."""
 
+import re
+
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
@@ -18,7 +20,7 @@ from crane_ray.report.curve_charts import (
 )
 from crane_ray.report.curves import precision_recall_curve, roc_curve
 from crane_ray.report.distribution_chart import NUM_BINS, distribution
-from crane_ray.report.forest_chart import forest_rows, groups_left_out
+from crane_ray.report.forest_chart import forest_chart, forest_rows, groups_left_out
 from crane_ray.report.mistakes import mistakes_of, num_mistakes
 from tests.unit.evaluation.made_up import table_of
 from tests.unit.report.made_up import BINARY, THREE, run_of, task_of, two_folds
@@ -145,6 +147,14 @@ def test_a_forest_has_all_folds_and_the_groups_that_have_the_metric() -> None:
     assert [row.name for row in forest_rows(found, "accuracy")][-2:] == ["site=A", "site=C"]
     overall = found.overall("auc")
     assert rows[0].measured == overall
+
+
+@pytest.mark.parametrize("skill", [0.0, 1.0, 8.0])
+def test_the_axis_of_a_forest_ends_where_shares_do(skill: float) -> None:
+    chart = forest_chart(task_of(two_folds(skill=skill)), "auc", "AUC")
+    axis = re.findall(r'text-anchor="middle">([\d.]+)<', chart)
+    assert axis
+    assert all(0 <= float(tick) <= 1 for tick in axis)
 
 
 def test_an_ensemble_has_a_curve_of_its_own() -> None:
