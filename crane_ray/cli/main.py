@@ -28,7 +28,9 @@ VERBS = {
     "tune": ("tuning", "Search the settings of a training."),
     "evaluate": ("evaluation", "Judge trained networks on a part of a cohort, or on another."),
     "assess": ("assessment", "Diagnose cases with trained networks: all heads, then the grade."),
+    "heatmap": ("heatmap", "Show what trained networks look at on slides."),
     "report": ("report", "Make the page of a training or an evaluation anew."),
+    "view": ("view", "Show slides and their attention maps in a browser."),
     "submit": ("submission", "Run a verb as a job on a Ray cluster."),
 }
 """Verb: its module in `crane_ray.cli`, and its line in the overview."""
@@ -78,6 +80,7 @@ crane-ray extract --work WORK                    patches to features
 crane-ray splits  --labels CSV --task TASK       who trains, who judges
 crane-ray train   --task TASK --splits DIR ...   features to networks and metrics
 crane-ray assess  --model RUN ...                features to diagnoses
+crane-ray heatmap --model RUN --work WORK        what the networks looked at
 """
 
 
