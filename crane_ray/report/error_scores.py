@@ -146,6 +146,7 @@ class MapScores:
             raise StoreError(f"maps {self.folder.root} have none of it")
         scores = read_scores(path)
         folds = list(self.folder.read_header().checkpoints)
-        several = f"mean of the networks of folds {', '.join(folds)}"
+        # The folder does not say of each slide whether it was mapped by --held-out.
+        several = f"folds {', '.join(folds)} together, or those that the slide was held out of"
         whose = several if len(folds) > 1 else f"network of fold {', '.join(folds)}"
         return Scored(scores, head_for(scores.heads, error), whose)

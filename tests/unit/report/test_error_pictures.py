@@ -150,9 +150,12 @@ def test_maps_that_were_made_are_shown_in_place_of_the_erring_networks(run: Run)
         SlideScores("a", ("amr",), run.xy, ranks, ranks, 64.0, (512, 512), 0.5),
     )
     page = run.report(work=None, maps=folder.root)
-    assert page.count("mean of the networks of folds 0, 1") == 1
+    assert page.count("folds 0, 1 together, or those that the slide was held out of") == 1
     assert len(images(page)) == 6
     assert page.count("have none of it") == 2
+    folder.write_header(header.model_copy(update={"checkpoints": {"0": "x"}}))
+    with pytest.raises(ConfigError, match=r"made by other networks \(x\) than those of .* \(f\)"):
+        run.report(work=None, maps=folder.root)
 
 
 def test_without_slides_the_page_says_why_there_are_no_pictures(run: Run) -> None:
