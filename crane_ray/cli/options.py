@@ -117,6 +117,13 @@ def load_job(model: type[Job], options: dict[str, Any]) -> Job:
     return model.load(options.get("config_file"), overrides)
 
 
+def _shown(default: Any) -> str:
+    """A default as somebody would type it."""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return "true" if default is True else str(default)
+
+
 def _parsed(field: FlaggedField, value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
@@ -136,9 +143,7 @@ def _option(field: FlaggedField) -> Callable[[Callable[..., Any]], Callable[...,
         and default is not False
         and default != ()
     ):
-        text = (
-            f"{text.rstrip('.')}. [default: {str(default).lower() if default is True else default}]"
-        )
+        text = f"{text.rstrip('.')}. [default: {_shown(default)}]"
     names = [field.flag.name, _parameter(field)]
     if field.flag.repeated:
         return click.option(*names, metavar=field.metavar(), multiple=True, help=text)
