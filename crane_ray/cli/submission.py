@@ -8,7 +8,8 @@ import click
 from crane_ray.cli.options import config_options, load_job
 from crane_ray.config import Config
 from crane_ray.errors import ConfigError
-from crane_ray.runtime.evaluation_jobs import AssessJob, EvaluateJob
+from crane_ray.runtime.assessment_jobs import AssessJob
+from crane_ray.runtime.evaluation_jobs import EvaluateJob
 from crane_ray.runtime.exchange_jobs import ExportJob, ImportCoordsJob, ImportFeaturesJob
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.jobs import ExtractJob, PatchJob, VerifyJob

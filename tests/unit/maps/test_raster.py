@@ -205,6 +205,16 @@ def test_what_the_colours_mean() -> None:
     np.testing.assert_array_equal(np.argsort(by["raw"]), np.argsort(raw))
 
 
+def test_a_stored_percentile_passes_the_threshold_that_it_equals(slide_path: Path) -> None:
+    scores = scores_of(np.array([[400, 300], [600, 300]], dtype=np.int32), footprint=64)
+    scores.percentile_HN[0] = [0.9, 0.8999]
+    slide, _ = beneath(slide_path, 2)
+    found = drawn(slide_path, scores, scale="reference", binarize=True, threshold=0.9)
+    changed = (found != slide).any(axis=2)
+    assert changed[75:91, 100:116].all()
+    assert changed.sum() == 16 * 16
+
+
 def test_sizes(slide_path: Path) -> None:
     scores = scores_of(lattice(SIZE, 64), footprint=64)
     assert drawn(slide_path, scores, map_mpp=5.0).shape == (90, 130, 3)
