@@ -85,7 +85,9 @@ class MapSettings(Config):
     holes: bool = True
     """Leave the tissue's holes without colour, too."""
 
-    formats: Annotated[tuple[PictureFormat, ...], Flag("--format", repeated=True)] = ("jpg",)
+    formats: Annotated[
+        tuple[PictureFormat, ...], Flag("--format", metavar="jpg,png,tif", repeated=True)
+    ] = ("jpg",)
     """Files of each map: jpg, png, tif (a pyramid that QuPath and OpenSlide open with its mpp)."""
     jpeg_quality: int = Field(90, ge=1, le=100)
     """Of jpg pictures and of the tiles of tif."""
