@@ -29,6 +29,8 @@ VERBS = {
     "evaluate": ("evaluation", "Judge trained networks on a part of a cohort, or on another."),
     "assess": ("assessment", "Diagnose cases with trained networks: all heads, then the grade."),
     "heatmap": ("heatmap", "Show what trained networks look at on slides."),
+    "report": ("report", "Make the page of a training or an evaluation anew."),
+    "view": ("view", "Show slides and their attention maps in a browser."),
     "submit": ("submission", "Run a verb as a job on a Ray cluster."),
 }
 """Verb: its module in `crane_ray.cli`, and its line in the overview."""

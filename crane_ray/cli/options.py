@@ -136,9 +136,7 @@ def _option(field: FlaggedField) -> Callable[[Callable[..., Any]], Callable[...,
         and default is not False
         and default != ()
     ):
-        text = (
-            f"{text.rstrip('.')}. [default: {str(default).lower() if default is True else default}]"
-        )
+        text = f"{text.rstrip('.')}. [default: {_default_words(default)}]"
     names = [field.flag.name, _parameter(field)]
     if field.flag.repeated:
         return click.option(*names, metavar=field.metavar(), multiple=True, help=text)
@@ -146,3 +144,10 @@ def _option(field: FlaggedField) -> Callable[[Callable[..., Any]], Callable[...,
         positive = field.flag.name
         return click.option(f"{positive}/--no-{positive[2:]}", names[1], default=None, help=text)
     return click.option(*names, metavar=field.metavar(), default=None, help=text)
+
+
+def _default_words(default: Any) -> str:
+    """A default as the command line takes it."""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return str(default).lower() if default is True else str(default)

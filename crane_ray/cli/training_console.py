@@ -197,6 +197,8 @@ def print_training(summary: TrainingSummary) -> None:
     console.print(f"time: {clock(summary.seconds)}")
     for folder in summary.folders:
         console.print(f"results: {escape(folder)}")
+    for path in summary.reports:
+        console.print(f"report: {escape(path)}")
 
 
 def print_left_out(slides: Sequence[LeftOut]) -> None:

@@ -42,6 +42,8 @@ class EvaluateJob(Config):
     """Name of the evaluation; the run's and the split's where not given."""
     overwrite: Annotated[bool, Flag("--overwrite")] = False
     """Write in place of an evaluation of that name."""
+    report: Annotated[bool, Flag("--report")] = True
+    """Write report.html, a page with all of the results, beside them."""
     cluster: ClusterConfig = ClusterConfig()
     """Where the job runs."""
 

@@ -1,10 +1,7 @@
 """Which slides a heatmap job is about, and which networks look at each. No ray here."""
 
 import difflib
-import io
 from collections.abc import Collection, Mapping
-
-import pandas as pd
 
 from crane_ray import storage
 from crane_ray.cohort.findings import counted, some
@@ -14,6 +11,7 @@ from crane_ray.errors import ConfigError
 from crane_ray.maps.bags import BagPlace
 from crane_ray.runtime.heatmap_inputs import Networks
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
+from crane_ray.slides.listing import read_table
 from crane_ray.slides.workspace import SlideRow
 
 
@@ -53,17 +51,13 @@ def _listed(path: str) -> list[str]:
     """The slide ids in a table."""
     if storage.kind_of(path) != "file":
         raise ConfigError(f"--slides-of {path}: no such file; a CSV or Parquet table is needed")
-    data = io.BytesIO(storage.read_bytes(path))
-    try:
-        is_parquet = path.lower().endswith((".parquet", ".pq"))
-        table = pd.read_parquet(data) if is_parquet else pd.read_csv(data, dtype=str)
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"--slides-of {path}: not a CSV or Parquet table: {error}") from error
+    table = read_table(path)
     if "slide_id" not in table.columns:
         raise ConfigError(
             f"--slides-of {path}: no column slide_id; it has {', '.join(map(str, table.columns))}"
         )
-    return [str(name).strip() for name in table["slide_id"].dropna()]
+    names = (str(name).strip() for name in table["slide_id"].dropna())
+    return [name for name in names if name]
 
 
 def held_out_folds(

@@ -12,6 +12,7 @@ from crane_ray.errors import ConfigError, StorageError
 from crane_ray.maps.folder import SCHEMA, MapRow, MapsFolder, MapsHeader
 from crane_ray.maps.slide_maps import MapTask, MapWork, map_slide
 from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.dense_maps import densify
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.heatmap_plan import Plan, make_plan
 from crane_ray.runtime.reporting import Reporter, Silent, Summary, Throttle, recorded
@@ -39,6 +40,8 @@ def run_heatmaps(job: HeatmapJob, reporter: Reporter | None = None) -> Summary:
         reporter.note(note)
     with recorded("heatmap", job, folder.manifests) as record:
         storage.put_bytes(storage.join(folder.root, "config.yaml"), job.to_yaml().encode())
+        if job.dense.overlap:
+            densify(job, plan, reporter)
         rows = folder.read_index()
         todo = {
             slide_id: task
