@@ -156,6 +156,21 @@ def files_below(folder: str, *, recursive: bool) -> dict[str, dict[str, Any]]:
     return call(folder, files)
 
 
+def folders_in(folder: str) -> list[str]:
+    """The folders directly in a folder by URI; a missing folder has none."""
+
+    def folders(fs: Any, inner: str) -> list[str]:
+        try:
+            found = fs.ls(inner, detail=True)
+        except FileNotFoundError:
+            return []
+        names = (info["name"].rstrip("/") for info in found if info["type"] == "directory")
+        base = inner.rstrip("/")
+        return [folder.rstrip("/") + name.removeprefix(base) for name in names if name != base]
+
+    return call(folder, folders)
+
+
 def matches(pattern: str) -> list[str]:
     """The files on a URI that a pattern matches."""
 

@@ -132,6 +132,15 @@ def list_facts(folder: str, suffix: str = "", *, recursive: bool = False) -> lis
     return sorted(listed, key=lambda file: file.uri)
 
 
+def list_folders(folder: str) -> list[str]:
+    """As `list_files`, the folders in a folder."""
+    with told_as(read_error, folder):
+        if is_uri(folder):
+            return sorted(remote.folders_in(folder))
+        inside = Path(folder).iterdir() if Path(folder).is_dir() else ()
+        return sorted(str(path) for path in inside if path.is_dir())
+
+
 def glob(pattern: str) -> list[str]:
     """Files on a URI that a pattern (``*``, ``?``, ``[ab]``, ``**``) matches, sorted.
 

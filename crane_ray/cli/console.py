@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from crane_ray.cohort.findings import counted
+from crane_ray.manifest import LeftOut
 from crane_ray.runtime.reporting import Reporter, Summary
 
 LINE_EVERY_S = 30.0
@@ -59,7 +61,9 @@ class Pace:
     def words(self) -> str:
         """Rate, failures and time left."""
         left = self.left_s()
-        parts = [f"{self.rate:,.0f} patches/s" if self.patches else "starting"]
+        parts = [f"{self.rate:,.0f} patches/s"] if self.patches else []
+        if not (self.patches or self.slides):
+            parts.append("starting")
         if self.failures:
             parts.append(f"{self.failures} failed")
         if left is not None:
@@ -167,7 +171,7 @@ class LineReporter:
         pace = self._pace
         console.print(
             f"{self._title}: {pace.slides:,} of {pace.of_slides:,} slides, "
-            f"{pace.patches:,} patches, {pace.words()}"
+            f"{f'{pace.patches:,} patches, ' if pace.patches else ''}{pace.words()}"
         )
 
 
@@ -189,15 +193,16 @@ def print_summary(summary: Summary) -> None:
     console.print(table)
     if summary.verdict:
         console.print(escape(summary.verdict))
-    _print_reasons(summary)
+    print_reasons(summary.left_out)
     console.print(f"results: {escape(summary.where)}")
     if summary.manifest:
         console.print(f"manifest: {escape(summary.manifest)}")
 
 
-def _print_reasons(summary: Summary) -> None:
+def print_reasons(left_out: Sequence[LeftOut]) -> None:
+    """The slides that are not in a result, and why."""
     for status, colour in (("failed", "red"), ("no_tissue", "yellow")):
-        slides = [slide for slide in summary.left_out if slide.status == status]
+        slides = [slide for slide in left_out if slide.status == status]
         for slide in slides[:REASONS_SHOWN]:
             word = status.replace("_", " ")
             console.print(f"[{colour}]{word}[/] {escape(slide.slide_id)}: {escape(slide.reason)}")

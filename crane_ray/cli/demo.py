@@ -23,7 +23,7 @@ NETWORKS = {"cardiac-mtl": "label_cell", "cardiac-grade": "label_grade"}
 
 
 class DemoJob(Config):
-    """A small cohort of painted slides: patched, extracted, split, trained on, judged."""
+    """A small cohort of painted slides: patched, extracted, split, trained on, judged, mapped."""
 
     work: Annotated[str, Flag("--work", metavar="FOLDER")] = "crane-demo"
     """Folder for slides and results."""
@@ -57,6 +57,7 @@ def command(**options: Any) -> int:
         trains = job.num_slides >= FEWEST_TO_TRAIN
         if trains:
             failed |= train_networks(root, str(cohort.labels_csv))
+            failed |= draw_maps(root)
     console.print(f"\ndemo done in {time.perf_counter() - begun:.0f} s")
     console.print(_places(root, trains))
     return int(failed)
@@ -121,6 +122,24 @@ def train_networks(root: str, labels: str) -> bool:
     return failed
 
 
+def draw_maps(root: str) -> bool:
+    """Maps of every slide by the network that did not learn from it; whether a slide failed."""
+    from crane_ray.cli.console import make_reporter, print_summary
+    from crane_ray.runtime.heatmap_jobs import HeatmapJob
+    from crane_ray.runtime.heatmaps import run_heatmaps
+
+    job = HeatmapJob.load(
+        overrides=[
+            ("work", storage.join(root, "work")),
+            ("model", storage.join(root, "results", "cardiac-mtl_s1")),
+            ("held_out", True),
+        ]
+    )
+    summary = run_heatmaps(job, make_reporter())
+    print_summary(summary)
+    return bool(summary.failures)
+
+
 def _places(root: str, trains: bool) -> str:
     """Where everything is, and what to try next."""
     cohort, work, results = (storage.join(root, name) for name in ("cohort", "work", "results"))
@@ -135,14 +154,20 @@ def _places(root: str, trains: bool) -> str:
     ]
     if trains:
         lines += [f"  results     {results}/{task}_s1" for task in NETWORKS]
-    lines += ["next:", f"  crane-ray verify {store}"]
+        lines += [f"  reports     {results}/{task}_s1/report.html" for task in NETWORKS]
+        lines.append(f"  maps        {work}/heatmaps/cardiac-mtl_s1/pictures")
+    lines.append("next:")
     if trains:
         lines += [
+            f"  crane-ray view {work}",
+            f"  open {results}/cardiac-mtl_s1/report.html in a browser, or make it anew with",
+            f"      crane-ray report {results}/cardiac-mtl_s1",
             f"  crane-ray assess --model {results}/cardiac-mtl_s1 --grade-model "
             f"{results}/cardiac-grade_s1 \\",
             f"      --cases {cohort}/labels.csv --features {store} --out {root}/assessment",
         ]
     lines += [
+        f"  crane-ray verify {store}",
         "  crane-ray patch --slides YOUR_SLIDES --work WORK --preset bwh_biopsy",
         "  crane-ray extract --work WORK",
     ]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from crane_ray.cli.options import config_options, load_job
 from crane_ray.runtime.evaluation_jobs import EvaluateJob
@@ -16,8 +17,8 @@ Examples:
   crane-ray evaluate --model s_0_checkpoint.pt --task task_2_tumor_subtyping ...
 
 \b
-Results in RESULTS/EVAL_CODE: predictions.parquet, metrics.csv, metrics.json, and fold_0.csv, ...
-as CLAM and CRANE have them. Intervals are 95 % of a bootstrap of patients."""
+Results in RESULTS/EVAL_CODE: predictions.parquet, metrics.csv, metrics.json, report.html, and
+fold_0.csv, ... as CLAM and CRANE have them. Intervals are 95 % of a bootstrap of patients."""
 
 
 @click.command(name="evaluate", epilog=EPILOG)
@@ -34,5 +35,9 @@ def command(**options: Any) -> int:
     print_metrics(summary.rows, f"{summary.split} part")
     from crane_ray.cli.console import console
 
-    console.print(f"results: {summary.folder}")
+    for note in summary.notes:
+        console.print(escape(note))
+    console.print(f"results: {escape(summary.folder)}")
+    if summary.report:
+        console.print(f"report: {escape(summary.report)}")
     return int(bool(summary.left_out))

@@ -21,13 +21,15 @@ VERBS = {
     "extract": ("extraction", "Turn the patches of a workspace into features."),
     "verify": ("verification", "Read a feature store back against its checksums."),
     "export": ("exporting", "Write a feature store as CLAM's files."),
-    "import": ("importing", "Take features or coordinates that CLAM or TRIDENT made."),
+    "import": ("importing", "Take features, coordinates or heatmap configs of CLAM or TRIDENT."),
     "splits": ("splitting", "Draw train, val and test parts by patient, or check somebody's."),
     "encoders": ("encoders", "List the encoders and where their weights come from."),
     "train": ("training", "Train networks on the folds of a cohort."),
     "tune": ("tuning", "Search the settings of a training."),
     "evaluate": ("evaluation", "Judge trained networks on a part of a cohort, or on another."),
-    "assess": ("assessment", "Diagnose cases with trained networks: all heads, then the grade."),
+    "assess": ("assessment", "Diagnose slides, or cases of features: all heads, the grade, maps."),
+    "heatmap": ("heatmap", "Show what trained networks look at on slides."),
+    "report": ("report", "Make the page of a training or an evaluation anew."),
     "view": ("view", "Show slides and their attention maps in a browser."),
     "submit": ("submission", "Run a verb as a job on a Ray cluster."),
 }
@@ -77,7 +79,8 @@ crane-ray patch   --slides DIR --work WORK       find tissue, place patches
 crane-ray extract --work WORK                    patches to features
 crane-ray splits  --labels CSV --task TASK       who trains, who judges
 crane-ray train   --task TASK --splits DIR ...   features to networks and metrics
-crane-ray assess  --model RUN ...                features to diagnoses
+crane-ray assess  --slides DIR --model RUN ...   new slides to diagnoses, in one command
+crane-ray heatmap --model RUN --work WORK        what the networks looked at
 """
 
 

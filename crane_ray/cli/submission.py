@@ -8,8 +8,10 @@ import click
 from crane_ray.cli.options import config_options, load_job
 from crane_ray.config import Config
 from crane_ray.errors import ConfigError
-from crane_ray.runtime.evaluation_jobs import AssessJob, EvaluateJob
+from crane_ray.runtime.assessment_jobs import AssessJob
+from crane_ray.runtime.evaluation_jobs import EvaluateJob
 from crane_ray.runtime.exchange_jobs import ExportJob, ImportCoordsJob, ImportFeaturesJob
+from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.jobs import ExtractJob, PatchJob, VerifyJob
 from crane_ray.runtime.search_jobs import TuneJob
 from crane_ray.runtime.study_jobs import TrainJob
@@ -25,6 +27,7 @@ JOBS: dict[str, type[Config]] = {
     "tune": TuneJob,
     "evaluate": EvaluateJob,
     "assess": AssessJob,
+    "heatmap": HeatmapJob,
 }
 LOCAL_FLAGS = ["--address", "--cpus"]
 """Flags of a local run that mean nothing to a submitted one."""

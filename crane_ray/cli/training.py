@@ -23,9 +23,9 @@ A task set is a YAML file:
     - {name: subtype, column: oncotree_code, classes: [CCRCC, PRCC, CHRCC]}
 
 \b
-Results in RESULTS/EXP_CODE_sSEED: predictions.parquet, metrics.csv, checkpoints (.safetensors,
-and .pt as CRANE and CLAM have them), summary.csv, TensorBoard events. crane-ray splits draws the
-splits; crane-ray evaluate judges a run on other data."""
+Results in RESULTS/EXP_CODE_sSEED: report.html, predictions.parquet, metrics.csv,
+checkpoints (.safetensors, and .pt as CRANE and CLAM have them), summary.csv, TensorBoard events.
+crane-ray splits draws the splits; crane-ray evaluate judges a run on other data."""
 
 
 @click.command(name="train", epilog=EPILOG)

@@ -31,7 +31,7 @@ search.html. Trials are judged by val parts; test parts are never read."""
 
 
 @click.command(name="tune", epilog=EPILOG)
-@config_options(TuneJob, leave_out=["--grouped-folds", "--seeds"])
+@config_options(TuneJob, leave_out=["--grouped-folds", "--seeds", "--report"])
 def command(**options: Any) -> int:
     """Search the settings of a training.
 

@@ -130,10 +130,24 @@ def read_cases(path: str, task_set: TaskSet) -> Cohort:
         ConfigError: the file is no such table, a row lacks its ids, or a slide is there twice.
         StorageError: the storage fails.
     """
-    rows = _arranged(path, read_label_table(path).rows).reset_index(drop=True)
-    labels_ST = np.full((len(rows), len(task_set.tasks)), MISSING, dtype=np.int64)
-    findings = two_spellings(rows["case_id"].tolist())
-    return Cohort(task_set, rows, labels_ST, tuple(findings))
+    return make_cases(path, read_label_table(path).rows, task_set)
+
+
+def make_cases(path: str, rows: pd.DataFrame, task_set: TaskSet) -> Cohort:
+    """As `read_cases`, of rows that are at hand: case_id and slide_id as text.
+
+    Args:
+        path: where they are from, for messages.
+        rows: the index is the row's number there.
+        task_set: the tasks; every label is MISSING.
+
+    Raises:
+        ConfigError: a row lacks its ids, or a slide is there twice.
+    """
+    arranged = _arranged(path, rows).reset_index(drop=True)
+    labels_ST = np.full((len(arranged), len(task_set.tasks)), MISSING, dtype=np.int64)
+    findings = two_spellings(arranged["case_id"].tolist())
+    return Cohort(task_set, arranged, labels_ST, tuple(findings))
 
 
 def with_features(cohort: Cohort, feature_ids: Iterable[str]) -> Cohort:

@@ -59,11 +59,12 @@ def assessment_table(
         thresholds: by task.
     """
     cases = sorted({case for found in probabilities.values() for case in found})
-    columns: dict[str, list[object]] = {"case_id": list(cases)}
+    columns: dict[str, object] = {"case_id": list(cases)}
     for task in tasks:
-        values_BC = np.stack([probabilities[task.name][case] for case in cases])
+        values = [probabilities[task.name][case] for case in cases]
+        values_BC = np.array(values, dtype=np.float64).reshape(len(cases), len(task.classes))
         for place, name in enumerate(task.classes):
-            columns[f"p_{task.name}_{name}"] = values_BC[:, place].tolist()
+            columns[f"p_{task.name}_{name}"] = values_BC[:, place]
         decided_B = values_BC.argmax(axis=1)
         if task.name in thresholds:
             decided_B = (values_BC[:, 1] >= thresholds[task.name]).astype(int)
@@ -86,3 +87,33 @@ def with_grades(
         graded |= table[f"decision_{task}"] != none
     asked = grades[grades["case_id"].isin(table.loc[graded, "case_id"])]
     return table.merge(asked, on="case_id", how="left", validate="one_to_one")
+
+
+def of_all_cases(
+    table: pd.DataFrame, slides: Mapping[str, Sequence[str]], reasons: Mapping[str, str]
+) -> pd.DataFrame:
+    """The table with a row of every case, blank where none of its slides could be used.
+
+    Columns in the order of reading: case_id, ``num_slides`` that were used, ``num_left_out``, each
+    task's decision, then the probabilities, and ``left_out``: which slides were not used, and why.
+
+    Args:
+        table: of the cases of which something is said.
+        slides: of each case, sorted by case.
+        reasons: by slide that was left out, why.
+    """
+    whole = table.set_index("case_id").reindex(list(slides))
+    missing = [[slide for slide in own if slide in reasons] for own in slides.values()]
+    facts = {
+        "case_id": list(slides),
+        "num_slides": [
+            len(own) - len(out) for own, out in zip(slides.values(), missing, strict=True)
+        ],
+        "num_left_out": [len(out) for out in missing],
+    }
+    decisions = [name for name in map(str, whole) if name.startswith("decision_")]
+    others = [name for name in map(str, whole) if name not in decisions]
+    told = ["; ".join(f"{slide}: {reasons[slide]}" for slide in out) for out in missing]
+    return pd.concat(
+        [pd.DataFrame(facts), whole[[*decisions, *others]].reset_index(drop=True)], axis=1
+    ).assign(left_out=told)

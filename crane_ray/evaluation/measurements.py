@@ -1,13 +1,14 @@
 """Evaluation: every number with its interval, as metrics.json, metrics.csv and rows to show."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
 from crane_ray import storage
-from crane_ray.errors import ConfigError
+from crane_ray.errors import ConfigError, StoreError
 from crane_ray.evaluation.intervals import CONFIDENCE
 
 FORMAT = 1
@@ -121,6 +122,44 @@ class Evaluation:
                 "note": row.note,
             }
         return tree
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> Self:
+        """The evaluation whose `tree` it is; groups come after all slides."""
+        whole = [(WHOLE, task, below) for task, below in tree["tasks"].items()]
+        grouped = [
+            (group, task, below)
+            for group, tasks in tree["groups"].items()
+            for task, below in tasks.items()
+        ]
+        found = [
+            Measurement(fold=fold, split=split, task=task, group=group, metric=metric, **facts)
+            for group, task, splits in (*whole, *grouped)
+            for split, folds in splits.items()
+            for fold, metrics in folds.items()
+            for metric, facts in metrics.items()
+        ]
+        return cls(tuple(found), tree["num_replicates"], tree["seed"])
+
+    @classmethod
+    def read(cls, folder: str) -> Self | None:
+        """The evaluation in a folder's metrics.json; None where there is none.
+
+        Raises:
+            StoreError: the file is there and cannot be used.
+        """
+        path = storage.join(folder, "metrics.json")
+        if not storage.exists(path):
+            return None
+        try:
+            tree = json.loads(storage.read_bytes(path))
+            if tree["format"] != FORMAT:
+                raise StoreError(
+                    f"{path}: format {tree['format']}, known is {FORMAT}; update crane-ray"
+                )
+            return cls.from_tree(tree)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{path}: holds no metrics: {error}; move it away") from error
 
     def write(self, folder: str) -> None:
         """Writes metrics.json and metrics.csv.

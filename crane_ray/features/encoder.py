@@ -127,10 +127,17 @@ class EncoderConfig(Config):
     @field_validator("weights")
     @classmethod
     def _absolute_file(cls, value: str | None) -> str | None:
-        """Files by their absolute path: they are read by a task with another working folder."""
-        if value is None or HUB_ID.match(value):
-            return value
-        return storage.absolute(value) if "/" in value or "." in value else value
+        return None if value is None else absolute_weights(value)
+
+
+def absolute_weights(value: str) -> str:
+    """Weights as a config keeps them, files by their absolute path.
+
+    They are read by a task with another working folder.
+    """
+    if HUB_ID.match(value):
+        return value
+    return storage.absolute(value) if "/" in value or "." in value else value
 
 
 class EncoderInfo(Config):

@@ -27,6 +27,8 @@ from crane_ray.tables import iter_rows, only, read_arrow, write_table
 FORMAT_VERSION = 1
 FOLDER_NAME = "heatmaps"
 """Where a workspace has the folders of its maps, one a run: WORK/heatmaps/NAME."""
+SLIDE_FOLDERS = ("clam", "pictures", "regions", "patches")
+"""Folders in which each slide has one of its own."""
 
 SCHEMA = pa.schema(
     [
@@ -144,6 +146,20 @@ class MapsFolder:
         """One patch of a sample as a file."""
         return storage.join(self.root, "patches", slide_id, file_part(head), sample, name)
 
+    def slide_folders(self, slide_id: str) -> list[str]:
+        """The folders that hold files of one slide alone."""
+        return [storage.join(self.root, kind, slide_id) for kind in SLIDE_FOLDERS]
+
+    def clear(self) -> None:
+        """Removes the maps of all slides and their table; what else lies in the folder stays.
+
+        Raises:
+            StorageError: something cannot be removed.
+        """
+        storage.remove_tree(self.index_path)
+        for kind in ("scores", *SLIDE_FOLDERS):
+            storage.remove_tree(storage.join(self.root, kind))
+
     def read_header(self) -> MapsHeader:
         """Whose maps they are.
 
@@ -194,8 +210,9 @@ class MapsFolder:
 
 def list_maps(work: str) -> list[MapsFolder]:
     """The folders of maps in a workspace, by name."""
-    found = storage.list_files(storage.join(work, FOLDER_NAME), "maps.json", recursive=True)
-    return [MapsFolder(path.removesuffix("/maps.json")) for path in found]
+    folders = storage.list_folders(storage.join(work, FOLDER_NAME))
+    found = (MapsFolder(folder) for folder in folders)
+    return [maps for maps in found if storage.exists(maps.header_path)]
 
 
 def file_part(head: str) -> str:

@@ -10,7 +10,8 @@ from torch import nn
 
 from crane_ray.cohort.tasks import TaskSpec
 from crane_ray.errors import ConfigError
-from crane_ray.mil.aggregator import Aggregator
+from crane_ray.mil.aggregator import Aggregator, MILOutput
+from crane_ray.mil.parts import merge_logits
 
 
 class MultiTaskAggregator(Aggregator):
@@ -36,6 +37,12 @@ class MultiTaskAggregator(Aggregator):
             task: self.get_submodule(name)(pooled_BHE[:, place % num_rows])
             for place, (task, name) in enumerate(self.classifiers_by_task.items())
         }
+
+    def merge(self, parts: Sequence[MILOutput]) -> dict[str, torch.Tensor]:
+        """See `MergesParts`."""
+        num_rows = len(parts[0].scores_HN)
+        tasks = enumerate(self.classifiers_by_task)
+        return merge_logits(parts, {task: [place % num_rows] for place, task in tasks})
 
 
 def only_task(aggregator: str, tasks: Sequence[TaskSpec]) -> TaskSpec:

@@ -69,6 +69,8 @@ class FoldRun:
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
     stopped: bool = False
     """By early stopping."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Numbers of each epoch so far, for whoever keeps them; the last of an epoch counts."""
     failure: str = ""
     """Why it cannot go on, if so."""
 
@@ -170,6 +172,7 @@ def save_run(run: FoldRun, path: str, fingerprint: str) -> None:
         "optimizer": run.optimizer.state_dict(),
         "best_weights": run.best_weights,
         "numbers": {name: getattr(run, name) for name in NUMBERS},
+        "history": run.history,
     }
     sink = io.BytesIO()
     torch.save(state, sink)
@@ -198,6 +201,7 @@ def load_run(run: FoldRun, path: str, fingerprint: str) -> bool:
         run.best_weights = state["best_weights"]
         for name in NUMBERS:
             setattr(run, name, state["numbers"][name])
+        run.history = state.get("history", [])  # which earlier versions did not keep
     except StoreError:
         raise
     except UNREADABLE as error:

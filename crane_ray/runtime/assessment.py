@@ -1,114 +1,132 @@
 """Cases diagnosed with trained networks: the assessment, then the grade of those with a finding."""
 
-import io
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from crane_ray import storage
-from crane_ray.cohort.cohort import read_cases, with_features
-from crane_ray.cohort.findings import Finding
+from crane_ray.cohort.cohort import Cohort, read_cases, with_features
+from crane_ray.cohort.findings import Finding, counted
 from crane_ray.cohort.splits import Split
 from crane_ray.cohort.tasks import MISSING, TaskSet, TaskSpec
-from crane_ray.errors import ConfigError
 from crane_ray.evaluation.assessment import (
     assessment_table,
     calibrated_ensemble,
+    of_all_cases,
     with_grades,
 )
 from crane_ray.evaluation.averaging import by_case
 from crane_ray.evaluation.predictions import Predictions
-from crane_ray.evaluation.summary import check_thresholds
 from crane_ray.manifest import LeftOut, RunManifest
-from crane_ray.mil.checkpoints import load_checkpoint
 from crane_ray.mil.sources import open_source
+from crane_ray.runtime.assessment_files import AssessmentSummary, require_free, write_assessment
+from crane_ray.runtime.assessment_jobs import AssessJob
 from crane_ray.runtime.cluster import connected
-from crane_ray.runtime.evaluation_jobs import AssessJob
+from crane_ray.runtime.panels import Networks, Panel, open_panel
 from crane_ray.runtime.prediction_tasks import predict_on_cluster
+from crane_ray.runtime.reporting import Reporter, Silent
 from crane_ray.runtime.studies import StudyData, study_provenance
 from crane_ray.runtime.study_jobs import BagsConfig
-from crane_ray.runtime.trained import find_checkpoints, val_predictions
+from crane_ray.runtime.trained import val_predictions
 
 
-@dataclass
-class AssessmentSummary:
-    """What came of an assessment."""
+@dataclass(frozen=True)
+class Subjects:
+    """Who is to be diagnosed, and by which features."""
 
-    folder: str
-    table: pd.DataFrame
+    cohort: Cohort
+    """All slides of all cases."""
+    features: str
+    """Where their features lie."""
+    failed: tuple[LeftOut, ...] = ()
+    """Slides of which there are no features since something failed, or they have no tissue."""
     findings: tuple[Finding, ...] = ()
-    left_out: list[LeftOut] = field(default_factory=list)
-    uncalibrated: list[str] = field(default_factory=list)
-    """Tasks whose probabilities could not be calibrated."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifest is to say of where the features come from."""
 
 
 @dataclass(frozen=True)
 class _Verdict:
     """What one model says of all cases."""
 
-    tasks: tuple[TaskSpec, ...]
     table: pd.DataFrame
     uncalibrated: list[str]
     left_out: list[LeftOut]
-    fingerprints: str
 
 
-def run_assessment(job: AssessJob) -> AssessmentSummary:
-    """Writes assessment.parquet and assessment.csv: a row a case.
+def run_assessment(job: AssessJob, reporter: Reporter | None = None) -> AssessmentSummary:
+    """Writes assessment.parquet and assessment.csv of features that are there: a row a case.
 
     Raises:
         ConfigError: networks, cases and features do not fit together.
         StorageError: results cannot be written.
     """
-    target = storage.join(job.out, "assessment.parquet")
-    if storage.exists(target) and not job.overwrite:
-        raise ConfigError(
-            f"--out {job.out}: there is an assessment already; --overwrite writes in its place"
-        )
+    assert job.cases is not None
+    assert job.features is not None
+    panel = open_panel(job)
+    require_free(job, panel.members)
+    cohort = read_cases(job.cases, panel.task_set)
+    return assess(job, panel, Subjects(cohort, job.features), reporter or Silent())
+
+
+def assess(
+    job: AssessJob, panel: Panel, subjects: Subjects, reporter: Reporter
+) -> AssessmentSummary:
+    """What the networks of a job say of all cases; the results are written.
+
+    A case of which no slide can be used is a row of blanks.
+
+    Raises:
+        ConfigError: no slide of those that should have features has any, or they do not fit the
+            networks.
+        StorageError: results cannot be written.
+    """
     manifest = RunManifest.start("assess", job)
-    models = [job.model] + ([job.grade_model] if job.grade_model else [])
-    paths = {model: find_checkpoints(model) for model in models}
-    tasks = {model: load_checkpoint(next(iter(paths[model].values()))).tasks for model in models}
-    check_thresholds(job.thresholds, [task for own in tasks.values() for task in own])
-    findings = _graded_findings(job, tasks[job.model]) if job.grade_model else {}
-    data = _data(job, tasks[job.model])
-    with connected(job.cluster):
-        verdicts = [
-            _ask(job, model, paths[model], _with_tasks(data, tasks[model])) for model in models
-        ]
-    table = verdicts[0].table
-    if job.grade_model:
-        table = with_grades(table, verdicts[1].table, findings)
-    table = _with_facts(table, data, verdicts)
+    data = _data(job, subjects)
+    verdicts: list[_Verdict] = []
+    if data is not None:
+        with connected(job.cluster):
+            verdicts = [
+                _ask(job, own, name, _with_tasks(data, own.tasks), reporter)
+                for name, own in panel.members.items()
+            ]
+    left_out = _each_once([*subjects.failed, *(it for own in verdicts for it in own.left_out)])
+    provenance = study_provenance(data) if data is not None else {}
     summary = AssessmentSummary(
-        job.out,
-        table,
-        data.cohort.findings,
-        verdicts[0].left_out,
+        job.folder,
+        _table(
+            job,
+            panel,
+            subjects,
+            data=data,
+            verdicts=verdicts,
+            left_out=left_out,
+            provenance=provenance,
+        ),
+        (*panel.findings, *subjects.findings, *(data.cohort.findings if data is not None else ())),
+        left_out,
         [task for verdict in verdicts for task in verdict.uncalibrated],
     )
-    _write(job, manifest, summary, data)
+    facts = {"features": provenance, **subjects.facts, "uncalibrated": summary.uncalibrated}
+    write_assessment(
+        job, manifest, summary, members=panel.members, cohort=subjects.cohort, facts=facts
+    )
     return summary
 
 
-def _graded_findings(job: AssessJob, tasks: Sequence[TaskSpec]) -> dict[str, str]:
-    none_of = {task.name: task.classes[0] for task in tasks}
-    unknown = [name for name in job.graded_findings if name not in none_of]
-    if unknown or not job.graded_findings:
-        raise ConfigError(
-            f"graded_findings {', '.join(unknown) or '[]'}: {job.model} has the tasks "
-            f"{', '.join(none_of)}; name those of them that call for a grade with "
-            "--set graded_findings=[...]"
-        )
-    return {name: none_of[name] for name in job.graded_findings}
-
-
-def _data(job: AssessJob, tasks: Sequence[TaskSpec]) -> StudyData:
-    config = BagsConfig(labels=job.cases, features=job.features, level=job.level, pack=job.pack)
-    cohort = read_cases(job.cases, TaskSet(name="assessment", tasks=tuple(tasks)))
-    return StudyData(with_features(cohort, open_source(job.features).slide_ids()), config)
+def _data(job: AssessJob, subjects: Subjects) -> StudyData | None:
+    """The slides that have features; None where all of them failed before that."""
+    failed = {slide.slide_id for slide in subjects.failed}
+    left = [slide for slide in subjects.cohort.slide_ids if slide not in failed]
+    if not left:
+        return None
+    config = BagsConfig(
+        labels=job.cases or job.folder, features=subjects.features, level=job.level, pack=job.pack
+    )
+    there = open_source(subjects.features).slide_ids()
+    return StudyData(with_features(subjects.cohort.subset(left), there), config)
 
 
 def _with_tasks(data: StudyData, tasks: Sequence[TaskSpec]) -> StudyData:
@@ -117,64 +135,69 @@ def _with_tasks(data: StudyData, tasks: Sequence[TaskSpec]) -> StudyData:
     return replace(data, cohort=replace(data.cohort, task_set=task_set, labels_ST=labels_ST))
 
 
-def _ask(job: AssessJob, model: str, paths: dict[int, str], data: StudyData) -> _Verdict:
+def _ask(
+    job: AssessJob, networks: Networks, name: str, data: StudyData, reporter: Reporter
+) -> _Verdict:
     """What the networks of a model say, a Ray task a fold."""
     everything = Split((), (), data.cohort.slide_ids)
-    found, left_out = predict_on_cluster(
-        data, paths, dict.fromkeys(paths, everything), ("external",)
-    )
+    num_slides, num_folds = len(data.cohort.slide_ids), len(networks.paths)
+    reporter.begin(f"{name} ({counted(num_folds, 'network')})", slides=num_slides)
+
+    def advance(done: int) -> None:  # a fold tells nothing before its end: a share of the slides
+        before = num_slides * (done - 1) // num_folds
+        reporter.advance(slides=num_slides * done // num_folds - before)
+
+    try:
+        found, left_out = predict_on_cluster(
+            data,
+            networks.paths,
+            dict.fromkeys(networks.paths, everything),
+            ("external",),
+            advance=advance,
+        )
+    finally:
+        reporter.end()
     predictions = by_case(Predictions.concat(found.values()))
-    val = val_predictions(model, "case")
-    tasks = data.cohort.task_set.tasks
+    val = val_predictions(networks.model, "case")
     probabilities, uncalibrated = {}, []
-    for one in tasks:
+    for one in networks.tasks:
         probabilities[one.name], calibrated = calibrated_ensemble(predictions, val, one)
         if not calibrated:
             uncalibrated.append(one.name)
-    return _Verdict(
-        tasks,
-        assessment_table(tasks, probabilities, job.thresholds),
-        uncalibrated,
-        left_out,
-        " ".join(load_checkpoint(path).fingerprint for path in paths.values()),
+    table = assessment_table(networks.tasks, probabilities, job.thresholds)
+    return _Verdict(table, uncalibrated, left_out)
+
+
+def _table(
+    job: AssessJob,
+    panel: Panel,
+    subjects: Subjects,
+    *,
+    data: StudyData | None,
+    verdicts: Sequence[_Verdict],
+    left_out: Sequence[LeftOut],
+    provenance: Mapping[str, Any],
+) -> pd.DataFrame:
+    """A row of every case, with the number of its slides and the networks behind it."""
+    tables = [verdict.table for verdict in verdicts] or [
+        assessment_table(own.tasks, {task.name: {} for task in own.tasks}, job.thresholds)
+        for own in panel.members.values()
+    ]
+    table = with_grades(tables[0], tables[1], panel.graded) if panel.grading else tables[0]
+    there = set(data.cohort.slide_ids) if data is not None else set()
+    reasons = dict.fromkeys(
+        (slide for slide in subjects.cohort.slide_ids if slide not in there),
+        f"no features of it in {subjects.features}",
     )
-
-
-def _with_facts(table: pd.DataFrame, data: StudyData, verdicts: Sequence[_Verdict]) -> pd.DataFrame:
-    """The table with the number of slides of each case, and the networks behind it."""
-    left_out = {slide.slide_id for verdict in verdicts for slide in verdict.left_out}
-    slides = {
-        case: sum(slide not in left_out for slide in own)
-        for case, own in data.cohort.case_slides().items()
-    }
-    whole = table.copy()
-    whole.insert(1, "num_slides", [slides[case] for case in whole["case_id"]])
-    for name, verdict in zip(("assessment", "grade"), verdicts, strict=False):
-        whole[f"{name}_models"] = verdict.fingerprints
+    reasons |= {slide.slide_id: slide.reason for slide in left_out}
+    whole = of_all_cases(table, subjects.cohort.case_slides(), reasons)
+    for name, own in panel.members.items():
+        whole[f"{name}_models"] = " ".join(own.fingerprints.values())
+    recipes = [it.get("recipe_fingerprint", "") for it in provenance.values()]
+    whole["features_recipe"] = " ".join(recipes)
     return whole
 
 
-def _write(
-    job: AssessJob, manifest: RunManifest, summary: AssessmentSummary, data: StudyData
-) -> None:
-    sink = io.BytesIO()
-    summary.table.to_parquet(sink, index=False)
-    text = summary.table.to_csv(index=False, lineterminator="\n")
-    finished = manifest.finish(
-        "failures" if summary.left_out else "done",
-        counts={"cases": len(summary.table), "left_out": len(summary.left_out)},
-        left_out=summary.left_out,
-        facts={
-            "features": study_provenance(data),
-            "findings": [asdict(finding) for finding in summary.findings],
-            "uncalibrated": summary.uncalibrated,
-        },
-    )
-    files = {
-        "assessment.parquet": sink.getvalue(),
-        "assessment.csv": text.encode(),
-        "config.yaml": job.to_yaml().encode(),
-    }
-    for name, content in files.items():
-        storage.put_bytes(storage.join(job.out, name), content)
-    finished.save(storage.join(job.out, "manifest.json"))
+def _each_once(slides: Sequence[LeftOut]) -> list[LeftOut]:
+    """Both models say the same of features that cannot be used."""
+    return list({slide.slide_id: slide for slide in slides}.values())

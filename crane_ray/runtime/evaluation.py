@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from crane_ray import storage
+from crane_ray.cohort.counts import class_counts
 from crane_ray.cohort.findings import Finding, counted, some
 from crane_ray.cohort.splits import Split, read_splits
 from crane_ray.cohort.tasks import TaskSet, load_task_set
@@ -19,6 +20,7 @@ from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.evaluation_findings import evaluation_findings
 from crane_ray.runtime.evaluation_jobs import EvaluateJob
 from crane_ray.runtime.prediction_tasks import predict_on_cluster
+from crane_ray.runtime.reports import try_report
 from crane_ray.runtime.results import subgroups
 from crane_ray.runtime.studies import (
     StudyData,
@@ -40,6 +42,10 @@ class EvaluationSummary:
     rows: list[dict[str, str]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     findings: tuple[Finding, ...] = ()
+    report: str = ""
+    """Path of the page."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know besides."""
 
 
 def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
@@ -66,6 +72,8 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
     outcome = "failures" if summary.left_out else "done"
     finished = manifest.finish(outcome, **_record(data, paths, summary))
     finished.save(storage.join(summary.folder, "manifest.json"))
+    if job.report:
+        summary.report = try_report(summary.folder, summary.notes.append)
     summary.rows = [
         {"part": part, **row}
         for part in _parts(job)
@@ -88,6 +96,8 @@ def _record(
             },
             "features": study_provenance(data),
             "findings": [asdict(finding) for finding in summary.findings],
+            "tasks": [task.model_dump(mode="json") for task in data.cohort.task_set.tasks],
+            "cohort": class_counts(data.cohort),
         },
     }
 

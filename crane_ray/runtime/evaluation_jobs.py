@@ -1,4 +1,4 @@
-"""The configs of the jobs that use trained networks.
+"""The config of the judgement of trained networks.
 
 Imports no ray, so that ``crane-ray evaluate --help`` answers at once.
 """
@@ -9,7 +9,6 @@ from pydantic import Field, field_validator
 
 from crane_ray import storage
 from crane_ray.config import Config, Flag
-from crane_ray.mil.configs import PackConfig
 from crane_ray.runtime.jobs import ClusterConfig
 from crane_ray.runtime.study_jobs import BagsConfig, FoldNumbers, fold_numbers
 
@@ -43,6 +42,8 @@ class EvaluateJob(Config):
     """Name of the evaluation; the run's and the split's where not given."""
     overwrite: Annotated[bool, Flag("--overwrite")] = False
     """Write in place of an evaluation of that name."""
+    report: Annotated[bool, Flag("--report")] = True
+    """Write report.html, a page with all of the results, beside them."""
     cluster: ClusterConfig = ClusterConfig()
     """Where the job runs."""
 
@@ -54,36 +55,3 @@ class EvaluateJob(Config):
     def fold_numbers(self) -> list[int] | None:
         """The folds asked for; None for all."""
         return fold_numbers(self.folds)
-
-
-class AssessJob(Config):
-    """Diagnose the cases of a cohort with trained networks."""
-
-    model: Annotated[str, Flag("--model", metavar="RUN")]
-    """Folder of a run whose networks assess (cardiac-mtl), or a checkpoint."""
-    grade_model: Annotated[str | None, Flag("--grade-model", metavar="RUN")] = None
-    """Folder of a run whose networks grade the cases that have a finding, or a checkpoint."""
-    cases: Annotated[str, Flag("--cases", metavar="TABLE")]
-    """CSV or Parquet table with case_id and slide_id; labels are not needed."""
-    features: Annotated[str, Flag("--features", metavar="FOLDER")]
-    """Feature store, or folder with CLAM's h5_files or pt_files."""
-    level: Annotated[Literal["slide", "case"], Flag("--bag-level")] = "case"
-    """A case's slides as one bag (case), or each by itself and the mean of them (slide)."""
-    pack: PackConfig = PackConfig()
-    """Where each node keeps the features while it predicts."""
-    thresholds: dict[str, float] = Field(default_factory=dict)
-    """By task of two classes: the probability from which the second is decided; the more probable
-    class is where not given."""
-    out: Annotated[str, Flag("--out", metavar="FOLDER")] = "assessment"
-    """Folder (or URI) for assessment.parquet and assessment.csv."""
-    graded_findings: tuple[str, ...] = ("cell", "amr")
-    """Tasks whose finding calls for a grade."""
-    overwrite: Annotated[bool, Flag("--overwrite")] = False
-    """Write in place of an assessment that is there."""
-    cluster: ClusterConfig = ClusterConfig()
-    """Where the job runs."""
-
-    @field_validator("model", "grade_model", "cases", "features", "out")
-    @classmethod
-    def _absolute_paths(cls, value: str | None) -> str | None:
-        return None if value is None else storage.absolute(value)

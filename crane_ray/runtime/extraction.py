@@ -1,6 +1,6 @@
 """Patches -> features: shards of slides through encoder actors on Ray Data, into stores."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 
@@ -61,8 +61,15 @@ class Run:
     """Whole slides of which CLAM's files could not be written."""
 
 
-def run_extraction(config: ExtractJob, reporter: Reporter | None = None) -> Summary:
+def run_extraction(
+    config: ExtractJob, reporter: Reporter | None = None, *, only: Collection[str] | None = None
+) -> Summary:
     """Extracts what is missing of a workspace's features.
+
+    Args:
+        config: the job.
+        reporter: told how it goes.
+        only: slide_ids that are to be looked at; all of the workspace where not given.
 
     Raises:
         RecipeMismatchError: a store was made with another recipe.
@@ -72,6 +79,8 @@ def run_extraction(config: ExtractJob, reporter: Reporter | None = None) -> Summ
     for encoder in config.encoder_configs:
         require_plugin(ENCODERS, encoder.name)
     rows = patched_slides(workspace)
+    if only is not None:
+        rows = {slide_id: row for slide_id, row in rows.items() if slide_id in only}
     with (
         recorded("extract", config, workspace.manifests) as record,
         connected(config.cluster) as nodes,

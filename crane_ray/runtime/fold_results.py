@@ -1,4 +1,4 @@
-"""What a trained fold leaves behind: its networks, and their predictions. Imports no ray."""
+"""What a trained fold leaves behind: networks, predictions, its course. Imports no ray."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from crane_ray import storage
 from crane_ray.evaluation.predictions import Predictions
 from crane_ray.mil.bags import Bag
 from crane_ray.mil.checkpoints import save_checkpoint, save_published
+from crane_ray.mil.history import write_history
 from crane_ray.mil.pack import Pack
 from crane_ray.mil.prediction import Study, predict
 from crane_ray.mil.run import FoldRun, Logits
@@ -22,6 +23,8 @@ def finish_fold(
 ) -> FoldOutcome:
     """What came of a fold; one that did not fail leaves checkpoint and predictions."""
     failure = run.failure
+    if worker.rank == 0:
+        write_history(work.folder(key), run.history)
     test = work.data.part(work.splits[key.fold].test, study.reader.pack)
     if not failure:
         run.network.load_state_dict(run.best_weights)

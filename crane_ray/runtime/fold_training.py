@@ -13,6 +13,7 @@ from crane_ray.errors import ConfigError, CraneError, StoreError
 from crane_ray.evaluation.metrics import task_metrics
 from crane_ray.evaluation.predictions import softmax
 from crane_ray.mil.bags import BagReader, labels_tensor
+from crane_ray.mil.history import Epoch
 from crane_ray.mil.loop import SingleEngine, train
 from crane_ray.mil.prediction import Study
 from crane_ray.mil.run import (
@@ -162,7 +163,9 @@ def _train(
 
     def report(epoch: EpochReport) -> None:
         if worker.rank == 0:
-            tell(_message(epoch, study))
+            message = _message(epoch, study)
+            runs[FoldKey(epoch.seed, epoch.fold)].history.append(_epoch(message).numbers())
+            tell(message)
 
     train(folds, engine, study, report=report, keep=_Keeper(work, runs, worker))
 
@@ -220,6 +223,10 @@ def _message(epoch: EpochReport, study: Study) -> dict[str, Any]:
         "val_auc": aucs,
         "seconds": epoch.seconds,
     }
+
+
+def _epoch(message: dict[str, Any]) -> Epoch:
+    return Epoch(message["epoch"], message["train_loss"], message["val_loss"], message["val_auc"])
 
 
 def _device(work: FoldWork) -> torch.device:

@@ -5,6 +5,7 @@
     RUN/folds/{fold}/begun.json           what its weights are a function of
     RUN/folds/{fold}/state.pt             to go on from, until it is done
     RUN/folds/{fold}/predictions.parquet
+    RUN/folds/{fold}/history.json         each epoch's losses and AUCs of val
     RUN/folds/{fold}/outcome.json         the last file; with it, the fold is done
 """
 

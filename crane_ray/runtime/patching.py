@@ -34,8 +34,16 @@ class PlannedSlide:
     params: TissueParams
 
 
-def run_patching(config: PatchJob, reporter: Reporter | None = None) -> Summary:
+def run_patching(
+    config: PatchJob, reporter: Reporter | None = None, *, reuse: bool = False
+) -> Summary:
     """Patches a cohort into its workspace; slides that are done already are left alone.
+
+    Args:
+        config: the job.
+        reporter: told how it goes.
+        reuse: leave slides alone, too, that have patches of the same spec, however their tissue
+            was found.
 
     Raises:
         CraneError: nothing could be started, or the workspace cannot be written any more.
@@ -48,7 +56,8 @@ def run_patching(config: PatchJob, reporter: Reporter | None = None) -> Summary:
         todo = {
             slide_id: slide
             for slide_id, slide in planned.items()
-            if config.overwrite or not _is_done(slide, rows.get(slide_id), settings, workspace)
+            if config.overwrite
+            or not _is_done(slide, rows.get(slide_id), settings, workspace, reuse=reuse)
         }
         progress = Progress(workspace, rows, todo, reporter or Silent())
         record.summarise = lambda: progress.summary(planned)
@@ -191,11 +200,18 @@ def plan_task(table: pa.Table, settings: PlanSettings, root: str) -> pa.Table:
 
 
 def _is_done(
-    slide: PlannedSlide, row: SlideRow | None, settings: PlanSettings, workspace: Workspace
+    slide: PlannedSlide,
+    row: SlideRow | None,
+    settings: PlanSettings,
+    workspace: Workspace,
+    *,
+    reuse: bool,
 ) -> bool:
     if row is None or row.status == "failed" or slide.entry.problem:
         return False
-    if row.plan_fingerprint != plan_fingerprint(slide.entry, slide.params, settings):
-        return False
+    if reuse and row.uri == slide.entry.uri and row.status == "ok":
+        is_same = row.spec_fingerprint == settings.spec.fingerprint()
+    else:
+        is_same = row.plan_fingerprint == plan_fingerprint(slide.entry, slide.params, settings)
     has_patches = row.status == "ok" and not settings.seg_only
-    return not has_patches or storage.exists(workspace.patches(row.slide_id))
+    return is_same and (not has_patches or storage.exists(workspace.patches(row.slide_id)))

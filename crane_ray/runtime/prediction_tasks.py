@@ -1,6 +1,6 @@
 """What trained networks say of bags, a Ray task a fold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +22,8 @@ def predict_on_cluster(
     paths: Mapping[int, str],
     splits: Mapping[int, Split],
     parts: Sequence[str],
+    *,
+    advance: Callable[[int], object] = lambda done: None,
 ) -> tuple[dict[int, Predictions], list[LeftOut]]:
     """The predictions of each fold's network, and the slides whose features cannot be used.
 
@@ -30,6 +32,7 @@ def predict_on_cluster(
         paths: the checkpoint of each fold.
         splits: of each fold.
         parts: of the splits; ``external`` is their test part under that name.
+        advance: told how many folds are done, after each.
 
     Raises:
         CraneError: what a task came upon, or its worker was lost.
@@ -43,6 +46,7 @@ def predict_on_cluster(
     for fold, reference in waiting.items():
         table, left_out = _result(reference)
         found[fold] = Predictions(table)
+        advance(len(found))
     return found, left_out
 
 

@@ -160,6 +160,8 @@ class TrainJob(Config):
     """Seconds between a fold's checkpoints; an interrupted fold repeats so much at most."""
     by: Annotated[tuple[str, ...], Flag("--by", metavar="COLUMN", repeated=True)] = ()
     """Columns of the label table to give metrics by (site, scanner)."""
+    report: Annotated[bool, Flag("--report")] = True
+    """Write report.html, a page with all of a run's results, into its folder."""
     workers: WorkersConfig = WorkersConfig()
     """How a fold shares the cluster."""
     tracking: TrackingConfig = TrackingConfig()

@@ -1,10 +1,13 @@
 """Trained networks found again, and what they say of bags. Imports no ray."""
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from crane_ray import storage
+from crane_ray.cohort.findings import Finding, counted
+from crane_ray.cohort.splits import SPLIT_FILE
 from crane_ray.cohort.tasks import TaskSpec
 from crane_ray.errors import ConfigError
 from crane_ray.evaluation.averaging import by_case
@@ -16,6 +19,7 @@ from crane_ray.mil.pack import Pack
 from crane_ray.mil.prediction import Study, predict
 
 CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.(safetensors|pt)")
+FOLD_FILE = re.compile(r"folds/(\d+)/(begun|outcome)\.json")
 
 
 def find_checkpoints(model: str, folds: Sequence[int] | None = None) -> dict[int, str]:
@@ -63,6 +67,44 @@ def _fold_of(path: str, folds: Sequence[int] | None) -> int:
     return folds[0] if folds else 0
 
 
+def folds_without_network(model: str, folds: Collection[int]) -> tuple[Finding, ...]:
+    """A warning where a run has folds that left no checkpoint: its mean is of fewer networks.
+
+    Args:
+        model: folder of a run; of a checkpoint alone nothing is known.
+        folds: those that have a checkpoint.
+    """
+    if storage.kind_of(model) != "folder":
+        return ()
+    begun: dict[int, str] = {}
+    for path in storage.list_files(model, recursive=True):
+        within = path.removeprefix(model).lstrip("/")
+        if match := FOLD_FILE.fullmatch(within):
+            begun[int(match[1])] = path if match[2] == "outcome" else begun.get(int(match[1]), "")
+        elif "/" not in within and (match := SPLIT_FILE.search(path)):
+            begun.setdefault(int(match[1]), "")
+    missing = {fold: path for fold, path in sorted(begun.items()) if fold not in folds}
+    if not missing:
+        return ()
+    reasons = "; ".join(f"fold {fold}: {_why(path)}" for fold, path in missing.items())
+    message = (
+        f"{model}: {counted(len(missing), 'fold')} of {len(begun)} without a network ({reasons}); "
+        f"what is said is the mean of the other {len(folds)}. Train them again with --resume"
+    )
+    return (Finding("warning", "folds_without_network", message, tuple(map(str, missing))),)
+
+
+def _why(outcome: str) -> str:
+    """Why a fold has no network."""
+    if not outcome:
+        return "it did not end"
+    try:
+        failure = json.loads(storage.read_bytes(outcome)).get("failure")
+    except (ValueError, AttributeError):
+        failure = None
+    return str(failure) if failure else "its checkpoint is gone"
+
+
 def require_features(checkpoint: Checkpoint, path: str, provenance: Mapping[str, Any]) -> None:
     """Refuses features that were made in another way than those a network was trained on.
 
@@ -84,6 +126,15 @@ def require_features(checkpoint: Checkpoint, path: str, provenance: Mapping[str,
                 f"checkpoint {path}: trained on features of {_words(one)}, those of {name} are "
                 f"{_words(recipe)}; extract them with the same encoder, weights and patch scale"
             )
+
+
+def trained_recipes(checkpoint: Checkpoint) -> set[str]:
+    """Fingerprints of the recipes of the features that a network was trained on.
+
+    None of a published checkpoint, which does not say.
+    """
+    found = _recipes(checkpoint.provenance.get("features_of", {}))
+    return {str(recipe["fingerprint"]) for recipe in found.values()}
 
 
 def _recipes(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 
 from crane_ray import storage
 from crane_ray.cohort.cohort import Cohort
+from crane_ray.cohort.counts import class_counts
 from crane_ray.cohort.findings import Finding
 from crane_ray.cohort.split_check import check_splits
 from crane_ray.cohort.splits import Split, read_splits
@@ -29,6 +30,7 @@ from crane_ray.runtime.folds import (
     require_same_fold,
 )
 from crane_ray.runtime.pools import Node
+from crane_ray.runtime.reports import try_report
 from crane_ray.runtime.results import subgroups, write_results
 from crane_ray.runtime.shares import Share, plan_share, too_small
 from crane_ray.runtime.studies import (
@@ -78,6 +80,9 @@ def run_training(job: TrainJob, reporter: TrainingReporter | None = None) -> Tra
                 reporter.note("all folds were trained before; their results are written anew")
             summary.outcomes.sort(key=lambda outcome: (outcome.seed, outcome.fold))
             summary.rows = write_results(job, work, summary.outcomes)
+    if job.report:
+        found = [try_report(folder, reporter.note) for folder in summary.folders]
+        summary.reports = [path for path in found if path]
     summary.seconds = round(time.perf_counter() - begun, 1)
     return summary
 
@@ -223,5 +228,7 @@ def _record(
             "failures": [it.failure for it in outcomes if it.failure],
             "seconds_by_fold": {str(it.fold): it.seconds for it in outcomes},
             "features": dict(work.provenance),
+            "tasks": [task.model_dump(mode="json") for task in work.tasks],
+            "cohort": class_counts(work.data.cohort),
         },
     }

@@ -74,6 +74,8 @@ class TrainingSummary:
     findings: tuple[Finding, ...] = ()
     rows: list[dict[str, str]] = field(default_factory=list)
     """Of the metrics table on the test parts."""
+    reports: list[str] = field(default_factory=list)
+    """Paths of the runs' pages."""
     seconds: float = 0.0
 
     @property

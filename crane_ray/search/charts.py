@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from crane_ray.search.drawing import (
+from crane_ray.pages.drawing import (
     INK,
     SOFT,
     Frame,
@@ -16,9 +16,9 @@ from crane_ray.search.drawing import (
     svg,
     tip,
 )
+from crane_ray.pages.scales import Scale, colour, infer_scale
 from crane_ray.search.importance import Importance
 from crane_ray.search.leaderboard import Leaderboard, Trial
-from crane_ray.search.scales import Scale, colour, infer_scale
 from crane_ray.search.wording import objective_text, short_names
 
 SIZE = (560, 330)

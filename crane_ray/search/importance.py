@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from crane_ray.pages.scales import Scale, infer_scale
+from crane_ray.pages.wording import key_of
 from crane_ray.search.leaderboard import Leaderboard, Trial
-from crane_ray.search.scales import Scale, infer_scale
-from crane_ray.search.wording import key_of
 
 FEWEST_TRIALS = 8
 """With fewer trials with a value, shares are chance."""

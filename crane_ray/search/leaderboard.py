@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow as pa
 
 from crane_ray import storage, tables
-from crane_ray.search.wording import duration_text, objective_text, short_names, value_text
+from crane_ray.pages.wording import duration_text, value_text
+from crane_ray.search.wording import objective_text, short_names
 
 FORMAT = 1
 """Version of leaderboard.parquet and leaderboard.csv."""

@@ -1,18 +1,18 @@
 """A search as one HTML page: what was best, how it came about, and every trial."""
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 
+from crane_ray.pages.document import document, facts_table, figures, pair, section, wide
+from crane_ray.pages.drawing import element, escaped
+from crane_ray.pages.wording import duration_text
 from crane_ray.search.charts import history_chart, importance_chart, learning_chart
-from crane_ray.search.drawing import element, escaped
 from crane_ray.search.importance import Importance
 from crane_ray.search.leaderboard import Leaderboard, Trial
 from crane_ray.search.page_style import SCRIPT, STYLE
-from crane_ray.search.page_tables import best_table, facts_table, failures_table, trials_table
+from crane_ray.search.page_tables import best_table, failures_table, trials_table
 from crane_ray.search.parallel import parallel_chart
-from crane_ray.search.wording import duration_text, objective_text
+from crane_ray.search.wording import objective_text
 
 STATUSES = ("done", "stopped", "failed", "unfinished")
 
@@ -52,40 +52,21 @@ def search_page(
         element("p", escaped(_lead(leaderboard)), class_="lead"),
         _figures(leaderboard),
         _caution(leaderboard),
-        _section(
+        section(
             "Params and objective",
             PARAMS_NOTE if drawn else "",
             element("div", parallel_chart(leaderboard), class_="wide"),
         ),
-        _pair(
-            _section("History", HISTORY_NOTE if drawn else "", history_chart(leaderboard)),
-            _section(
-                "Learning curves", LEARNING_NOTE if drawn else "", learning_chart(leaderboard)
-            ),
+        pair(
+            section("History", HISTORY_NOTE if drawn else "", history_chart(leaderboard)),
+            section("Learning curves", LEARNING_NOTE if drawn else "", learning_chart(leaderboard)),
         ),
-        _pair(_importance(importance), _best(leaderboard)),
+        pair(_importance(importance), _best(leaderboard)),
         _trials(leaderboard),
         _failures(leaderboard),
-        _section("About this search", "", facts_table(facts), drawn=False) if facts else "",
+        section("About this search", "", facts_table(facts), drawn=False) if facts else "",
     ]
-    return _document(escaped(title), element("main", *parts))
-
-
-def _document(title: str, body: str) -> str:
-    # The policy lets this script run and no other, should text ever pass for markup.
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    head = [
-        '<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        element("title", title or "Search"),
-        f"<style>{STYLE}</style>",
-    ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n' + "\n".join(head) + "\n</head>\n<body>\n"
-        f"{body}\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
-    )
+    return document(title or "Search", element("main", *parts), style=STYLE, script=SCRIPT)
 
 
 def _lead(leaderboard: Leaderboard) -> str:
@@ -98,28 +79,17 @@ def _lead(leaderboard: Leaderboard) -> str:
 def _figures(leaderboard: Leaderboard) -> str:
     best, default, gain = leaderboard.best, leaderboard.baseline_trial, leaderboard.gain
     counts: Counter[str] = Counter(trial.status for trial in leaderboard.trials)
-    figures = [("Best", _score(best), f"trial {best.number}" if best else "no trial has a value")]
+    shown = [("Best", _score(best), f"trial {best.number}" if best else "no trial has a value")]
     if default is not None:
-        figures.append(("Default config", _score(default), f"trial {default.number}"))
+        shown.append(("Default config", _score(default), f"trial {default.number}"))
     if gain is not None:
         said = "over the default config" if gain > 0 else "no trial beat the default config"
-        figures.append(("Gain", f"{'+' if gain > 0 else ''}{objective_text(gain)}", said))
+        shown.append(("Gain", f"{'+' if gain > 0 else ''}{objective_text(gain)}", said))
     named = [f"{counts[status]}\u00a0{status}" for status in STATUSES if counts[status]]
-    figures.append(("Trials", str(len(leaderboard.trials)), ", ".join(named)))
+    shown.append(("Trials", str(len(leaderboard.trials)), ", ".join(named)))
     spent = sum(trial.seconds for trial in leaderboard.trials)
-    figures.append(("Time", duration_text(spent), "of all trials, added up"))
-    return element(
-        "dl",
-        *(
-            element(
-                "div",
-                element("dt", name),
-                element("dd", escaped(figure), element("small", escaped(said))),
-            )
-            for name, figure, said in figures
-        ),
-        class_="figures",
-    )
+    shown.append(("Time", duration_text(spent), "of all trials, added up"))
+    return figures(shown)
 
 
 def _caution(leaderboard: Leaderboard) -> str:
@@ -138,14 +108,14 @@ def _importance(importance: Importance | None) -> str:
     if importance is None:
         return ""
     if importance.shares is None:
-        return _section("Importance", f"Not measured: {importance.reason}.", "")
+        return section("Importance", f"Not measured: {importance.reason}.", "")
     note = (
         f"What sets the best {importance.num_best} of {importance.num_trials} trials apart "
         "(PED-ANOVA): each param's share. Ranges are inferred from the values that trials "
         "had, and a param without a share may matter beyond them. Of stopped trials it "
         "counts what they had reached."
     )
-    return _section("Importance", note, importance_chart(importance))
+    return section("Importance", note, importance_chart(importance))
 
 
 def _best(leaderboard: Leaderboard) -> str:
@@ -155,7 +125,7 @@ def _best(leaderboard: Leaderboard) -> str:
     note = f"Trial {best.number} ({best.trial_id}); what differs from the default config is bold."
     if leaderboard.baseline_trial in (None, best):
         note = f"Trial {best.number} ({best.trial_id})."
-    return _section("Best config", note, best_table(leaderboard, best))
+    return section("Best config", note, best_table(leaderboard, best))
 
 
 def _trials(leaderboard: Leaderboard) -> str:
@@ -166,24 +136,13 @@ def _trials(leaderboard: Leaderboard) -> str:
         f" {same} param{'s' if same > 1 else ''} the same in all trials "
         f"{'are' if same > 1 else 'is'} left out." if same else ""
     )  # fmt: skip
-    # What scrolls must be reachable without a pointer.
-    table = element("div", trials_table(leaderboard), class_="wide", tabindex=0, role="region",
-                    aria_label="Leaderboard")  # fmt: skip
-    return _section("Leaderboard", note, table, drawn=False)
+    table = wide("Leaderboard", trials_table(leaderboard))
+    return section("Leaderboard", note, table, drawn=False)
 
 
 def _failures(leaderboard: Leaderboard) -> str:
     table = failures_table(leaderboard)
-    return _section("What went wrong", "", table, drawn=False) if table else ""
-
-
-def _section(name: str, note: str, content: str, *, drawn: bool = True) -> str:
-    said = element("p", escaped(note), class_="note") if note else ""
-    return element("section", element("h2", name), said, content, class_="drawn" if drawn else None)
-
-
-def _pair(*sections: str) -> str:
-    return element("div", *sections, class_="pair")
+    return section("What went wrong", "", table, drawn=False) if table else ""
 
 
 def _score(trial: Trial | None) -> str:

@@ -4,17 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from crane_ray.search.drawing import element, escaped
+from crane_ray.pages.drawing import element, escaped
+from crane_ray.pages.wording import duration_text, is_number, key_of, number_text, value_text
 from crane_ray.search.leaderboard import ABSENT, Leaderboard, Trial
-from crane_ray.search.wording import (
-    duration_text,
-    is_number,
-    key_of,
-    number_text,
-    objective_text,
-    short_names,
-    value_text,
-)
+from crane_ray.search.wording import objective_text, short_names
 
 
 def trials_table(leaderboard: Leaderboard) -> str:
@@ -72,16 +65,6 @@ def best_table(leaderboard: Leaderboard, best: Trial) -> str:
         rows.append(element("tr", *cells))
     head = element("tr", *(element("th", name, scope="col") for name in heads))
     return element("table", element("thead", head), element("tbody", *rows))
-
-
-def facts_table(facts: Mapping[str, str]) -> str:
-    """Names and what is to be said of them, as given."""
-    rows = [
-        element("tr", element("th", escaped(name), scope="row"),
-                element("td", escaped(text)))
-        for name, text in facts.items()
-    ]  # fmt: skip
-    return element("table", element("tbody", *rows), class_="facts")
 
 
 def _trial_row(

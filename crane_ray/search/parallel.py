@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from crane_ray.search.drawing import (
+from crane_ray.pages.drawing import (
     SOFT,
     element,
     label,
@@ -14,14 +14,10 @@ from crane_ray.search.drawing import (
     svg,
     tip,
 )
+from crane_ray.pages.scales import Scale, colour, infer_scale
+from crane_ray.pages.wording import number_text, value_text
 from crane_ray.search.leaderboard import Leaderboard, Trial
-from crane_ray.search.scales import Scale, colour, infer_scale
-from crane_ray.search.wording import (
-    number_text,
-    objective_text,
-    short_names,
-    value_text,
-)
+from crane_ray.search.wording import objective_text, short_names
 
 TOP, BOTTOM, LEFT, RIGHT = 58, 340, 96, 72
 NARROWEST = 130

@@ -14,7 +14,7 @@ from crane_ray.errors import ConfigError
 from crane_ray.evaluation.predictions import Predictions
 from crane_ray.runtime import assessment
 from crane_ray.runtime.assessment import run_assessment
-from crane_ray.runtime.evaluation_jobs import AssessJob
+from crane_ray.runtime.assessment_jobs import AssessJob
 
 pytestmark = pytest.mark.ray
 
@@ -94,7 +94,11 @@ def test_cases_without_features_are_in_the_manifest(demo: Path) -> None:
         out=str(demo / "few"),
     )
     summary = run_assessment(job)
-    assert summary.table["case_id"].tolist() == ["case_1"]
+    table = summary.table.set_index("case_id")
+    assert table.index.tolist() == ["case_1", "other"]
+    assert table.loc["other"].filter(regex="^(p|decision)_").isna().all(), "blank, not missing"
+    assert table["num_slides"].tolist() == [1, 0]
+    assert str(table["left_out"].iloc[1]).startswith("slide_99: no features of it in ")
     assert summary.uncalibrated == ["cell", "amr", "quilty"], "a checkpoint alone has no val part"
     facts = json.loads((demo / "few" / "manifest.json").read_text())["facts"]
     told = {finding["kind"]: finding["names"] for finding in facts["findings"]}

@@ -14,6 +14,7 @@ from crane_ray.mil.attention import attend, attention_net, initialise
 from crane_ray.mil.configs import ModelConfig
 from crane_ray.mil.heads import only_task
 from crane_ray.mil.instances import ClusteringAggregator
+from crane_ray.mil.parts import merge_logits
 from crane_ray.mil.segments import check_bags
 
 
@@ -40,6 +41,10 @@ class ClamMB(ClusteringAggregator):
             [linear(pooled_BHE[:, place]) for place, linear in enumerate(self.classifiers)], dim=1
         )
         return MILOutput({self.task_name: logits_BC}, scores_HN, attention_HN, hidden_NE)
+
+    def merge(self, parts: Sequence[MILOutput]) -> dict[str, torch.Tensor]:
+        """See `MergesParts`; each class has the row of its own."""
+        return merge_logits(parts, {self.task_name: range(len(self.heads))})
 
 
 def build(config: ModelConfig, dim: int, tasks: Sequence[TaskSpec]) -> ClamMB:

@@ -14,6 +14,7 @@ from crane_ray.mil.attention import attend, attention_net, initialise
 from crane_ray.mil.configs import ModelConfig
 from crane_ray.mil.heads import only_task
 from crane_ray.mil.instances import ClusteringAggregator
+from crane_ray.mil.parts import merge_logits
 from crane_ray.mil.segments import check_bags
 
 
@@ -35,6 +36,10 @@ class ClamSB(ClusteringAggregator):
         attention_HN, pooled_BHE = attend(scores_HN, hidden_NE, sizes_B)
         logits = {self.heads[0]: self.classifiers(pooled_BHE[:, 0])}
         return MILOutput(logits, scores_HN, attention_HN, hidden_NE)
+
+    def merge(self, parts: Sequence[MILOutput]) -> dict[str, torch.Tensor]:
+        """See `MergesParts`."""
+        return merge_logits(parts, {self.heads[0]: [0]})
 
 
 def build(config: ModelConfig, dim: int, tasks: Sequence[TaskSpec]) -> ClamSB:

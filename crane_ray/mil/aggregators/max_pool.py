@@ -46,6 +46,11 @@ class MaxPool(Aggregator):
         logits_BC = logits_NC.index_select(0, chosen_B)
         return MILOutput({self.heads[0]: logits_BC}, scores_N[None], attention_N[None], hidden_NE)
 
+    def merge(self, parts: Sequence[MILOutput]) -> dict[str, torch.Tensor]:
+        """See `crane_ray.mil.parts.MergesParts`: the part with the highest score decides."""
+        highest_P = torch.stack([part.scores_HN.amax() for part in parts])
+        return parts[int(highest_P.argmax())].logits
+
 
 def _scores(logits_NC: torch.Tensor) -> torch.Tensor:
     """(N,) probability by which a patch is chosen."""

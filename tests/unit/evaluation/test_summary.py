@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crane_ray.cohort.tasks import TaskSpec
-from crane_ray.errors import ConfigError
+from crane_ray.errors import ConfigError, StoreError
 from crane_ray.evaluation.averaging import by_case, ensemble
 from crane_ray.evaluation.calibration import calibrated_probabilities, fit_temperature
 from crane_ray.evaluation.measurements import COLUMNS, Evaluation, metrics_rows
@@ -283,6 +283,18 @@ def test_metrics_json_and_csv_say_the_same(evaluation: Evaluation, tmp_path: Pat
             node["num_slides"],
             node["num_cases"],
         )
+
+
+def test_metrics_json_is_read_back(evaluation: Evaluation, tmp_path: Path) -> None:
+    assert Evaluation.read(str(tmp_path)) is None
+    evaluation.write(str(tmp_path))
+    read = Evaluation.read(str(tmp_path))
+    assert read is not None
+    assert set(read.measurements) == set(evaluation.measurements)
+    assert read.tree() == evaluation.tree()
+    (tmp_path / "metrics.json").write_text('{"format": 1}')
+    with pytest.raises(StoreError, match=r"metrics\.json"):
+        Evaluation.read(str(tmp_path))
 
 
 def test_groups_lie_beside_the_tasks_in_metrics_json() -> None:

@@ -13,6 +13,7 @@ from crane_ray.cohort.splits import Split
 from crane_ray.errors import ConfigError, StoreError
 from crane_ray.evaluation.predictions import Predictions
 from crane_ray.mil.checkpoints import load_checkpoint
+from crane_ray.mil.history import read_history
 from crane_ray.mil.loop import train
 from crane_ray.mil.workers import Worker
 from crane_ray.runtime import fold_training
@@ -64,6 +65,13 @@ def test_a_fold_leaves_networks_predictions_and_its_outcome(
     assert read_outcome(work, KEY) == outcome
     assert ended_folds(work.folders[1]) == {0}
     assert [m["epoch"] for m in messages if m["kind"] == "epoch"] == [0, 1, 2, 3]
+    history = read_history(work.folder(KEY))
+    told = [m for m in messages if m["kind"] == "epoch"]
+    assert [(it.epoch, it.train_loss, it.val_loss) for it in history] == [
+        (m["epoch"], m["train_loss"], m["val_loss"]) for m in told
+    ]
+    assert [it.val_auc for it in history] == [m["val_auc"] for m in told]
+    assert history[outcome.best_epoch].val_loss == outcome.best_loss
     predictions = Predictions.from_parquet(f"{work.folder(KEY)}/predictions.parquet")
     assert predictions.splits() == ["test", "val"]
     arrays = predictions.select(split="test").arrays("kind")
@@ -98,6 +106,7 @@ def test_a_killed_fold_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_be
     train_folds(work, [KEY], tell=tell)
     assert seen == [*range(after + 2), *range(after + 1, 4)]
     assert weights(work) == weights(whole)
+    assert read_history(work.folder(KEY)) == read_history(whole.folder(KEY))
 
 
 def test_a_fold_that_ended_is_not_trained_again(study: SmallStudy, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from crane_ray.runtime.fold_training import train_folds
 from crane_ray.runtime.folds import FoldKey, FoldWork
 from crane_ray.runtime.trained import (
     find_checkpoints,
+    folds_without_network,
     predict_bags,
     require_features,
     val_predictions,
@@ -158,3 +159,18 @@ def test_another_fold_of_one_checkpoint_is_refused(
     (tmp_path / name).touch()
     with pytest.raises(ConfigError, match="the folder of the run"):
         find_checkpoints(str(tmp_path / name), folds)
+
+
+def test_folds_of_a_run_that_left_no_network_are_told_with_the_reason(tmp_path: Path) -> None:
+    for fold in range(4):
+        (tmp_path / "folds" / str(fold)).mkdir(parents=True)
+        (tmp_path / "folds" / str(fold) / "begun.json").write_text("{}")
+    (tmp_path / "folds" / "1" / "outcome.json").write_text('{"failure": "val loss is NaN"}')
+    (tmp_path / "splits_5.csv").touch()
+    assert folds_without_network(str(tmp_path), [0, 1, 2, 3, 5]) == ()
+    (told,) = folds_without_network(str(tmp_path), [0, 3])
+    assert (told.severity, told.names) == ("warning", ("1", "2", "5"))
+    assert "3 folds of 5 without a network (fold 1: val loss is NaN; fold 2: it did not end" in (
+        told.message
+    )
+    assert folds_without_network(str(tmp_path / "s_0_checkpoint.pt"), [0]) == (), "one by itself"

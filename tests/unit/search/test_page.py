@@ -2,7 +2,6 @@ import base64
 import hashlib
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
@@ -11,50 +10,10 @@ from hypothesis import strategies as st
 from crane_ray.search.importance import measure_importance
 from crane_ray.search.leaderboard import Leaderboard
 from crane_ray.search.page import search_page
+from tests.unit.pages.reader import Reader
 from tests.unit.search.made_up import board, made_up_search, trial
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
-VOID = {"meta", "wbr"}
-
-
-class Reader(HTMLParser):
-    """Elements, their attributes and text, and whether every element was closed."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.rows: list[list[str]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.names.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        # HTML has no such thing outside of drawings: it would stay open.
-        assert "svg" in self.open, tag
-        self.names.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "script" in self.open or "style" in self.open:
-            return
-        self.text += data
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
 
 
 def page_of(leaderboard: Leaderboard, **facts: str) -> str:

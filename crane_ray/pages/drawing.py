@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from crane_ray.search.scales import Scale
-from crane_ray.search.wording import number_text
+from crane_ray.pages.scales import Scale
+from crane_ray.pages.wording import number_text
 
 INK = "#1c1f24"
 SOFT = "#59606b"

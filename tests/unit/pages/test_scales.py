@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crane_ray.search.scales import Scale, colour, infer_scale
+from crane_ray.pages.scales import Scale, colour, infer_scale
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**400), 10**400)
 ANY = NUMBERS | st.none() | st.booleans() | st.text(max_size=5) | st.just(math.nan)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crane_ray.search.drawing import element, escaped, label, shortened, spread, svg
+from crane_ray.pages.drawing import element, escaped, label, shortened, spread, svg
 
 
 @given(st.text(st.characters()))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from crane_ray.search.wording import is_number, key_of, number_text, value_text
+from crane_ray.pages.wording import is_number, key_of, number_text, value_text
 
 LOG_FROM = 50.0
 """Positive numbers that span more than this factor are placed by their logarithm."""

@@ -1,0 +1,196 @@
+"""Stored features -> attention maps, a CPU task a slide on Ray Data."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from crane_ray import storage
+from crane_ray.errors import ConfigError, StorageError
+from crane_ray.maps.folder import SCHEMA, MapRow, MapsFolder, MapsHeader
+from crane_ray.maps.slide_maps import MapTask, MapWork, map_slide
+from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.dense_maps import densify
+from crane_ray.runtime.heatmap_jobs import HeatmapJob
+from crane_ray.runtime.heatmap_plan import Plan, make_plan
+from crane_ray.runtime.reporting import Reporter, Silent, Summary, Throttle, recorded
+from crane_ray.runtime.streams import Row, stream_tasks
+
+DEAD_WORKER = (
+    "its worker died each time it was tried: out of memory, or a crash in the decoding library; "
+    "check the slide's file, and --cpus for fewer slides at a time"
+)
+RESULT_SCHEMA = SCHEMA.append(pa.field("fatal", pa.string()))
+
+
+def run_heatmaps(job: HeatmapJob, reporter: Reporter | None = None) -> Summary:
+    """Makes the maps of a job; slides that have the same ones already are left alone.
+
+    Raises:
+        ConfigError: networks, features and slides do not fit together.
+        CraneError: nothing could be started, or the folder cannot be written any more.
+    """
+    reporter = reporter or Silent()
+    plan = make_plan(job)
+    folder = MapsFolder(job.folder)
+    begin_folder(folder, plan.header, overwrite=job.overwrite)
+    for note in plan.notes:
+        reporter.note(note)
+    with recorded("heatmap", job, folder.manifests) as record:
+        storage.put_bytes(storage.join(folder.root, "config.yaml"), job.to_yaml().encode())
+        if job.dense.overlap:
+            densify(job, plan, reporter)
+        rows = folder.read_index()
+        todo = {
+            slide_id: task
+            for slide_id, task in plan.tasks.items()
+            if job.overwrite or not _is_done(task, rows.get(slide_id), folder)
+        }
+        progress = Progress(folder, rows, plan, todo, reporter)
+        record.summarise = progress.summary
+        try:
+            progress.run(job)
+        finally:
+            progress.close()
+    assert record.summary is not None
+    return record.summary
+
+
+def begin_folder(folder: MapsFolder, header: MapsHeader, *, overwrite: bool) -> None:
+    """Writes whose maps a folder holds; maps of other networks there give way, or stay.
+
+    Raises:
+        ConfigError: there are maps of other networks or features, and none may be overwritten.
+    """
+    if storage.exists(folder.header_path):
+        there = folder.read_header() if not overwrite else None
+        if there is not None and (differs := _differences(there, header)):
+            raise ConfigError(
+                f"--out {folder.root}: holds maps of other {' and '.join(differs)} (of "
+                f"{there.model}); give another folder with --out, or --overwrite to make all of "
+                "them anew"
+            )
+        if there is None and _is_of_others(folder, header):
+            folder.clear()
+    folder.write_header(header)
+
+
+def _differences(there: MapsHeader, here: MapsHeader) -> list[str]:
+    """In what two headers differ, beyond what a slide's own maps say."""
+    pairs = {
+        "networks": (there.checkpoints, here.checkpoints),
+        "heads": ((there.heads, there.tasks), (here.heads, here.tasks)),
+        "features": (
+            (there.recipe_fingerprint or there.features, there.dense),
+            (here.recipe_fingerprint or here.features, here.dense),
+        ),
+    }
+    return [name for name, (one, other) in pairs.items() if one != other]
+
+
+def _is_of_others(folder: MapsFolder, header: MapsHeader) -> bool:
+    try:
+        return bool(_differences(folder.read_header(), header))
+    except Exception:  # a header that cannot be read is to be overwritten, whatever it held
+        return True
+
+
+class Progress:
+    """The driver's side of a run: what is to do, what came back, the table on disk."""
+
+    def __init__(
+        self,
+        folder: MapsFolder,
+        rows: dict[str, MapRow],
+        plan: Plan,
+        todo: dict[str, MapTask],
+        reporter: Reporter,
+    ) -> None:
+        self._folder, self._rows, self._plan, self._todo = folder, rows, plan, todo
+        self._reporter = reporter
+        self._done: set[str] = set()
+        self._save = Throttle(lambda: folder.write_index(rows.values()))
+
+    def run(self, job: HeatmapJob) -> None:
+        """Sends every slide through the cluster and takes its row into the table.
+
+        Raises:
+            StorageError: the folder cannot be written any more.
+        """
+        if not self._todo:
+            return
+        patches = sum(task.bag.num_patches for task in self._todo.values())
+        self._reporter.begin("mapping", slides=len(self._todo), patches=patches or None)
+        with connected(job.cluster):
+            kwargs = {"work": self._plan.work}
+            with closing(stream_tasks(self._tasks(), map_task, kwargs=kwargs)) as results:
+                for result in results:
+                    if result["fatal"]:
+                        raise StorageError(result["fatal"])
+                    self._take(MapRow.from_mapping(result))
+            for slide_id in set(self._todo) - self._done:
+                task = self._todo[slide_id]
+                row = MapRow(slide_id, task.uri, "failed", task.case_id, DEAD_WORKER)
+                self._take(row)
+
+    def close(self) -> None:
+        """Writes what is there, however the run ended."""
+        self._reporter.end()
+        self._save(force=True)
+
+    def summary(self) -> Summary:
+        """What came of the slides that were asked for, those of earlier runs included."""
+        summary = Summary("heatmap", self._folder.root)
+        summary.facts = {
+            "checkpoints": dict(self._plan.work.checkpoints),
+            "features": self._plan.header.features,
+            "notes": self._plan.notes,
+        }
+        for slide_id, reason in self._plan.failed.items():
+            summary.leave_out(slide_id, reason)
+        for slide_id in self._plan.tasks:
+            row = self._rows.get(slide_id)
+            if row is None or (slide_id in self._todo and slide_id not in self._done):
+                continue
+            if row.status != "ok":
+                summary.leave_out(slide_id, row.reason)
+            elif slide_id in self._done:
+                summary.done += 1
+                summary.patches += row.num_patches or 0
+            else:
+                summary.skipped += 1
+        return summary
+
+    def _tasks(self) -> Iterator[Row]:
+        for task in self._todo.values():
+            yield {"task": task.model_dump_json()}
+
+    def _take(self, row: MapRow) -> None:
+        self._rows[row.slide_id] = row
+        self._done.add(row.slide_id)
+        failed = row.status == "failed"
+        self._reporter.advance(slides=1, patches=row.num_patches or 0, failures=int(failed))
+        if failed:
+            self._reporter.note(f"{row.slide_id}: {row.reason}")
+        self._save()
+
+
+def map_task(table: pa.Table, work: MapWork) -> pa.Table:
+    """One small row for each slide of a block; features and pixels stay on the worker."""
+    results: list[dict[str, Any]] = []
+    for record in table.to_pylist():
+        task = MapTask.model_validate_json(record["task"])
+        try:
+            results.append({**asdict(map_slide(task, work)), "fatal": ""})
+        except StorageError as error:
+            row = asdict(MapRow(task.slide_id, task.uri, "failed"))
+            results.append({**row, "fatal": str(error)})
+    return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
+
+
+def _is_done(task: MapTask, row: MapRow | None, folder: MapsFolder) -> bool:
+    if row is None or row.status != "ok" or row.fingerprint != task.fingerprint():
+        return False
+    return storage.exists(folder.scores(task.slide_id))
