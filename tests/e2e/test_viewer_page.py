@@ -130,6 +130,11 @@ def test_a_slide_is_found_zoomed_and_its_heads_are_compared(page: Page) -> None:
     until(lambda: page.colours() == shown, "the first head again")
     page.press("h")
     until(lambda: page.run("return document.getElementById('overlay').style.opacity") == "0", "h")
+    page.run("document.getElementById('on-contours').click()")
+    until(lambda: "contours" in page.driver.current_url, "the contours in the address")
+    page.run("""const slider = document.getElementById("opacity"); slider.value = 20;
+        slider.dispatchEvent(new Event("input"));""")
+    until(lambda: "opacity=20" in page.driver.current_url, "the opacity in the address")
     page.press("?")
     until(lambda: page.run("return document.getElementById('help').open") is True, "the keys")
 

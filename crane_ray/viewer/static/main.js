@@ -1,12 +1,12 @@
 // Brings the parts together: the address decides what is shown, and what is shown writes the address.
 
 import { buffer, json, slideUrl } from "./api.js";
-import { MAPS, drawBar } from "./colours.js";
+import { MAPS } from "./colours.js";
+import { able, bindControls, drawer, isDrawerOpen, say, showControls, showLegend, showProblems } from "./controls.js";
 import { find, later, make } from "./dom.js";
 import { listen } from "./keys.js";
 import { SlideList, words } from "./list.js";
-import { markHead, showDiagnosis, showFacts, showHeads, showStrips } from "./panel.js";
-import { count } from "./scale.js";
+import { headsNote, markHead, showDiagnosis, showFacts, showHeads, showStrips } from "./panel.js";
 import { Stage } from "./stage.js";
 import { FRESH, format, parse } from "./state.js";
 
@@ -34,7 +34,8 @@ async function start() {
   showProblems(workspace.problems);
   find("run").append(...workspace.runs.map((run) => make("option", { value: run.name }, run.name)));
   find("run-choice").hidden = workspace.runs.length < 2;
-  bindControls();
+  bindControls(change);
+  bindButtons();
   listen(actions, () => state.slide !== null);
   window.addEventListener("popstate", follow);
   list.onLoaded = () => list.mark(state.slide);
@@ -53,8 +54,8 @@ async function follow() {
     list.setTasks(run()?.tasks ?? []);
     list.reload();
   }
-  showControls();
-  closeDrawer();
+  refresh();
+  drawer(false);
   if (!state.slide) showList();
   else if (state.slide !== before.slide || newRun || !facts) await showSlide();
   else {
@@ -125,18 +126,7 @@ function showFound() {
   able("marks-section", Boolean(facts.tiles));
   find("stage").classList.toggle("empty", !facts.tiles);
   find("strips").hidden = !heads.length; // takes its room before the slide is fitted into the rest
-  find("heads-note").textContent = headsNote(heads);
-}
-
-function able(section, on) {
-  find(section).classList.toggle("off", !on);
-  for (const input of find(section).querySelectorAll("input, select")) input.disabled = !on;
-}
-
-function headsNote(heads) {
-  if (heads.length) return `By ${run().model}: mean of its networks, uncalibrated.${run().dense ? " Dense maps: patches overlap." : ""}`;
-  if (facts.maps === "failed") return `No maps of this slide: ${facts.maps_reason}`;
-  return run() ? `No maps of this slide in ${state.run}.` : "No maps yet: crane-ray heatmap makes them.";
+  find("heads-note").textContent = headsNote(heads, facts, run());
 }
 
 async function loadMap(signal) {
@@ -164,7 +154,7 @@ async function showHead(signal = loading.signal) {
       scoresNow = { head, kind, values: new Float32Array(found.data) };
       const range = kind === "raw" ? facts.map.raw_ranges[facts.map.heads.indexOf(head)] : [0, 1];
       stage.painter.setScores(scoresNow.values, ...(range ?? [0, 1]));
-      showLegend(range ?? [0, 1]);
+      showLegend(kind, range ?? [0, 1]);
       stage.paint();
       if (newHead) {
         const extremes = await json(slideUrl(facts.slide_id, "/map/extremes", { ...asked, count: EXTREMES }), signal);
@@ -193,7 +183,7 @@ async function loadMarks(signal) {
       stage.marks.grid = { places: new Int32Array(found.data), width, height };
     });
   }
-  if (facts?.slide_id === slide_id) showControls();
+  if (facts?.slide_id === slide_id) refresh();
 }
 
 /** Marks that are missing are said on the slide, which can be looked at all the same. */
@@ -231,48 +221,18 @@ function change(changed, step = false) {
   if (step && state.slide) history.pushState(null, "", format({ ...state, ...changed }));
   Object.assign(state, changed);
   if (!step && state.slide) history.replaceState(null, "", format(state));
-  showControls();
+  refresh();
   if ("head" in changed || "kind" in changed) showHead();
   if (facts?.tiles) loadMarks(loading.signal);
 }
 
-function showControls() {
-  find("opacity").value = state.opacity;
-  find("opacity-text").textContent = `${state.opacity} %`;
-  find("threshold").value = state.threshold;
-  find("threshold-text").textContent = state.threshold ? `${state.threshold} %` : "nothing";
-  find("colours").value = state.colours;
-  find("kind").value = state.kind;
-  for (const mark of ["overlay", "grid", "contours", "labels"]) find(`on-${mark}`).checked = state[mark];
-  drawBar(find("legend"), state.colours);
-  find("overlay").style.opacity = state.overlay ? state.opacity / 100 : 0;
+function refresh() {
+  showControls(state);
   if (!stage) return;
   stage.painter.threshold = state.threshold / 100;
   stage.painter.setColours(state.colours);
   Object.assign(stage.marks.on, { grid: state.grid, contours: state.contours, labels: state.labels });
   stage.paint();
-}
-
-function showLegend([low, high]) {
-  const raw = state.kind === "raw";
-  find("legend-low").textContent = raw ? count(low) : "lowest";
-  find("legend-high").textContent = raw ? count(high) : "highest";
-}
-
-function showProblems(problems) {
-  find("problems").hidden = !problems.length;
-  find("problems").replaceChildren(...problems.map((text) => make("p", {}, text)));
-}
-
-let unsay = 0;
-function say(text, trouble = false, forMs = 0) {
-  clearTimeout(unsay);
-  const message = find("message");
-  message.hidden = !text;
-  message.textContent = text;
-  message.classList.toggle("trouble", trouble);
-  message.classList.toggle("passing", forMs > 0);
-  if (forMs) unsay = setTimeout(() => (message.hidden = true), forMs);
 }
 
 async function step(by) {
@@ -314,20 +274,15 @@ const actions = {
   ",": moreOpaque(-10),
   ".": moreOpaque(10),
   "/": () => {
-    openDrawer();
+    drawer(true);
     find("search").focus();
   },
   "?": () => find("help").showModal(),
-  Escape: () => (location.hash = "#/"),
+  Escape: () => (isDrawerOpen() ? drawer(false) : (location.hash = "#/")),
 };
 
-function bindControls() {
+function bindButtons() {
   const on = (id, event, action) => find(id).addEventListener(event, action);
-  on("opacity", "input", (event) => change({ opacity: Number(event.target.value) }));
-  on("threshold", "input", (event) => change({ threshold: Number(event.target.value) }));
-  on("colours", "change", (event) => change({ colours: event.target.value }));
-  on("kind", "change", (event) => change({ kind: event.target.value }));
-  for (const mark of ["overlay", "grid", "contours", "labels"]) on(`on-${mark}`, "change", toggle(mark));
   on("run", "change", (event) => {
     const chosen = { ...state, run: event.target.value };
     if (state.slide) {
@@ -343,21 +298,11 @@ function bindControls() {
   on("previous", "click", actions.k);
   on("next", "click", actions.j);
   on("open-help", "click", actions["?"]);
-  on("toggle-list", "click", () => (document.body.classList.contains("drawer") ? closeDrawer() : openDrawer()));
+  on("toggle-list", "click", () => drawer(!isDrawerOpen()));
   on("skip", "click", (event) => {
     event.preventDefault();
     (state.slide ? find("stage") : find("search")).focus();
   });
-}
-
-function openDrawer() {
-  document.body.classList.add("drawer");
-  find("toggle-list").setAttribute("aria-expanded", "true");
-}
-
-function closeDrawer() {
-  document.body.classList.remove("drawer");
-  find("toggle-list").setAttribute("aria-expanded", "false");
 }
 
 start();

@@ -30,6 +30,13 @@ export function showHeads(heads, current, predictions, onChosen) {
   find("heads").replaceChildren(...rows);
 }
 
+/** Whose maps they are, or why there are none. */
+export function headsNote(heads, facts, run) {
+  if (heads.length) return `By ${run.model}: mean of its networks, uncalibrated.${run.dense ? " Dense maps: patches overlap." : ""}`;
+  if (facts.maps === "failed") return `No maps of this slide: ${facts.maps_reason}`;
+  return run ? `No maps of this slide in ${run.name}.` : "No maps yet: crane-ray heatmap makes them.";
+}
+
 export function markHead(head) {
   for (const input of find("heads").querySelectorAll("input")) input.checked = input.value === head;
 }
