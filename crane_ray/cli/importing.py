@@ -1,4 +1,4 @@
-"""``crane-ray import features`` and ``crane-ray import coords``."""
+"""``crane-ray import features``, ``crane-ray import coords`` and ``crane-ray import heatmap``."""
 
 from typing import Any
 
@@ -29,16 +29,27 @@ Examples:
 Files belong to the slide of their name (with or without its ending, and TRIDENT's _patches).
 Results in WORK: patches/{slide_id}.h5 and slides.parquet, as crane-ray patch writes them."""
 
-BOTH = """\b
+HEATMAP = """\b
+Examples:
+  crane-ray import heatmap --from heatmaps/configs/config_template.yaml --work work
+  crane-ray heatmap --config heatmap.yaml
+
+\b
+Each key that is not taken, or means something else here, is named. CLAM segments and patches
+slides anew for its maps; here they are made from the stored patches and features, so that they
+show what the network saw."""
+
+ALL = """\b
 Examples:
   crane-ray import features --from clam --store work/features/uni_v1 --encoder uni_v1
       --patch-size 256 --mpp 0.5
-  crane-ray import coords --from clam_results --slides /data/slides --work work"""
+  crane-ray import coords --from clam_results --slides /data/slides --work work
+  crane-ray import heatmap --from heatmaps/configs/config_template.yaml --work work"""
 
 
-@click.group(name="import", epilog=BOTH)
+@click.group(name="import", epilog=ALL)
 def command() -> None:
-    """Take features or coordinates that CLAM or TRIDENT made."""
+    """Take features, coordinates or heatmap configs of CLAM or TRIDENT."""
 
 
 @command.command(name="features", epilog=FEATURES)
@@ -74,3 +85,34 @@ def coords(**options: Any) -> int:
     summary = run_import_coords(job, make_reporter())
     print_summary(summary)
     return int(len(summary.failures) > job.max_failures)
+
+
+@command.command(name="heatmap", epilog=HEATMAP)
+@click.option("--from", "source", required=True, metavar="FILE", help="CLAM's heatmap YAML.")
+@click.option("--work", required=True, metavar="FOLDER", help="Workspace with its slides.")
+@click.option(
+    "--features",
+    metavar="FOLDER",
+    help="Feature store, or folder with CLAM's h5_files; found in the workspace where not given.",
+)
+@click.option(
+    "--out", default="heatmap.yaml", show_default=True, metavar="FILE", help="Config to write."
+)
+@click.option("--overwrite", is_flag=True, help="Write in place of a file that is there.")
+def heatmap(source: str, work: str, features: str | None, out: str, overwrite: bool) -> None:
+    """Turn CLAM's heatmap YAML into a config of crane-ray heatmap."""
+    from crane_ray import storage
+    from crane_ray.cli.console import console
+    from crane_ray.errors import ConfigError
+    from crane_ray.runtime.heatmap_import import import_heatmap
+
+    if storage.exists(out) and not overwrite:
+        raise ConfigError(f"--out {out}: there is a file already; --overwrite writes in its place")
+    absolute = [storage.absolute(path) if path else None for path in (work, features)]
+    assert absolute[0] is not None
+    imported = import_heatmap(source, absolute[0], features=absolute[1])
+    storage.put_bytes(out, imported.yaml.encode())
+    console.print("[bold]not taken, or other than in CLAM:[/]")
+    for note in imported.notes:
+        console.print(f"  {note}", markup=False)
+    console.print(f"config: {out}; next: crane-ray heatmap --config {out}", markup=False)

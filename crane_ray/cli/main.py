@@ -21,7 +21,7 @@ VERBS = {
     "extract": ("extraction", "Turn the patches of a workspace into features."),
     "verify": ("verification", "Read a feature store back against its checksums."),
     "export": ("exporting", "Write a feature store as CLAM's files."),
-    "import": ("importing", "Take features or coordinates that CLAM or TRIDENT made."),
+    "import": ("importing", "Take features, coordinates or heatmap configs of CLAM or TRIDENT."),
     "splits": ("splitting", "Draw train, val and test parts by patient, or check somebody's."),
     "encoders": ("encoders", "List the encoders and where their weights come from."),
     "train": ("training", "Train networks on the folds of a cohort."),

@@ -58,5 +58,6 @@ def shown_patches(values_N: Floats, settings: MapSettings) -> tuple[Floats, npt.
     threshold = settings.threshold
     if threshold < 0:
         threshold = 1 / max(1, len(values_N))
-    passed = values_N >= threshold
+    # Stored percentiles are float32, in which 0.9 lies a little below the 0.9 asked for.
+    passed = values_N.astype(np.float32) >= np.float32(threshold)
     return passed.astype(np.float64), passed

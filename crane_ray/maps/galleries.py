@@ -87,11 +87,7 @@ def read_sample(
     Raises:
         SlideError: the grid is not that of the scores, or a patch cannot be decoded.
     """
-    if len(grid) != len(scores) or not (grid.xy == scores.xy).all():
-        raise SlideError(
-            f"slide {scores.slide_id}: its {len(grid)} patches are not the {len(scores)} that were "
-            "scored; make the maps anew with --overwrite"
-        )
+    check_grid(grid, scores)
     percentile_N, size = scores.of(head), grid.spec.size_px
     for start in range(0, len(rows), AT_ONCE):
         part = rows[start : start + AT_ONCE]
@@ -100,6 +96,19 @@ def read_sample(
         for number, row in enumerate(part.tolist()):
             x, y = grid.xy[row].tolist()
             yield SampledPatch(start + number + 1, (x, y), float(percentile_N[row]), pixels[number])
+
+
+def check_grid(grid: PatchGrid, scores: SlideScores) -> None:
+    """Refuses a grid that does not have the scored patches row for row.
+
+    Raises:
+        SlideError: this one does not.
+    """
+    if len(grid) != len(scores) or not (grid.xy == scores.xy).all():
+        raise SlideError(
+            f"slide {scores.slide_id}: its {len(grid)} patches are not the {len(scores)} that were "
+            "scored; make the maps anew with --overwrite"
+        )
 
 
 def thumbnail(pixels: Picture) -> Picture:

@@ -12,7 +12,6 @@ also at downsamples that are no whole numbers; an empty canvas may have any colo
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -78,9 +77,8 @@ class MapPainter:
         if settings.tissue_mask and tissue is not None and len(tissue):
             self._mask = TissueMask(tissue, self.canvas, holes=settings.holes)
         width, height = self.canvas.size_px
-        few = width * height <= MAX_KEPT_PX
-        across = -(-width // WINDOW_PX)
-        self._beneath = lru_cache(maxsize=None if few else across)(self._read_beneath)
+        self._keeps = width * height <= MAX_KEPT_PX
+        self._kept: dict[Window, Picture] = {}
         scale = np.array(self.canvas.scale_xy)
         self._corners_N2 = np.ceil(scores.xy * scale).astype(np.int64)
         self._patch_px = np.ceil(scores.footprint_px * scale).astype(np.int64)
@@ -156,6 +154,14 @@ class MapPainter:
             max(left - reach_x, 0), max(top - reach_y, 0),
             min(right + reach_x, width), min(bottom + reach_y, height),
         )  # fmt: skip
+
+    def _beneath(self, window: Window) -> Picture:
+        found = self._kept.get(window)
+        if found is None:
+            found = self._read_beneath(window)
+            if self._keeps:
+                self._kept[window] = found
+        return found
 
     def _read_beneath(self, window: Window) -> Picture:
         if self._slide is not None and not self.settings.blank_canvas:

@@ -120,7 +120,12 @@ def _regions(cells: Cells, at_least: float) -> list[Region]:
     highest = np.zeros(count)
     np.maximum.at(highest, label, mean)
     return [
-        Region(rings[number], sums[number] / areas[number], highest[number], int(areas[number]))
+        Region(
+            rings[number],
+            float(sums[number] / areas[number]),
+            float(highest[number]),
+            int(areas[number]),
+        )
         for number in range(1, count)
     ]
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +12,7 @@ from crane_ray.errors import SlideError
 from crane_ray.maps.folder import MapsFolder
 from crane_ray.maps.galleries import (
     SampledPatch,
+    check_grid,
     draw_gallery,
     read_sample,
     sample_rows,
@@ -24,6 +24,7 @@ from crane_ray.maps.regions import regions_geojson
 from crane_ray.maps.scores import SlideScores, write_clam_scores, write_scores
 from crane_ray.maps.settings import MapSettings
 from crane_ray.slides.patches import PatchGrid
+from crane_ray.slides.pictures import write_picture
 from crane_ray.slides.slide import SlideReader
 from crane_ray.slides.tissue import TissueContours
 
@@ -33,8 +34,6 @@ Picture = npt.NDArray[np.uint8]
 SLIDE = "slide"
 """In place of a head's name: the slide without a map."""
 MAX_JPEG_SIDE_PX = 65_500
-PNG_EFFORT = 3
-"""Of zlib: half the time of the usual 6 for a few percent of the size."""
 BLURRED_BAND_PX = 1024
 """What is painted at a time: a blur reads beyond a window, which costs narrow ones most."""
 
@@ -76,12 +75,7 @@ def make_maps(
         StorageError: something cannot be written.
     """
     painter = MapPainter(scores, settings, reader, tissue)
-    _check_size(painter)
-    if settings.samples and (reader is None or grid is None):
-        raise SlideError(
-            f"slide {scores.slide_id}: its pixels are not at hand, and samples show them; ask for "
-            "none with --set maps.samples=[]"
-        )
+    _check(painter, reader, grid)
     for earlier in folder.slide_folders(scores.slide_id):
         # Nobody could tell files of other settings from those made now.
         storage.remove_tree(earlier)
@@ -104,14 +98,26 @@ def make_maps(
     return MapFiles(written, tuple(pictures), tuple(regions), tuple(galleries), tuple(patches))
 
 
-def _check_size(painter: MapPainter) -> None:
-    """Refuses what a format cannot hold before the first file is written."""
-    if set(painter.settings.formats) & {"jpg", "png"}:
+def _check(painter: MapPainter, reader: SlideReader | None, grid: PatchGrid | None) -> None:
+    """Refuses what cannot be made before anything of before is taken away."""
+    slide_id, settings = painter.scores.slide_id, painter.settings
+    if reader is None and settings.save_slide:
+        raise SlideError(
+            f"slide {slide_id}: its pixels are not at hand, and --save-slide asks for them"
+        )
+    if settings.samples and (reader is None or grid is None):
+        raise SlideError(
+            f"slide {slide_id}: its pixels are not at hand, and samples show them; ask for none "
+            "with --set maps.samples=[]"
+        )
+    if grid is not None:
+        check_grid(grid, painter.scores)
+    if set(settings.formats) & {"jpg", "png"}:
         check_picture_size(painter)
     width, height = painter.canvas.finished_px
-    if "jpg" in painter.settings.formats and max(width, height) > MAX_JPEG_SIDE_PX:
+    if "jpg" in settings.formats and max(width, height) > MAX_JPEG_SIDE_PX:
         raise SlideError(
-            f"slide {painter.scores.slide_id}: a jpg has at most {MAX_JPEG_SIDE_PX:,} px a side, "
+            f"slide {slide_id}: a jpg has at most {MAX_JPEG_SIDE_PX:,} px a side, "
             f"the map has {width:,} x {height:,}; take --format png or tif, or a coarser "
             "--vis-level"
         )
@@ -150,7 +156,7 @@ def _write_map(painter: MapPainter, folder: MapsFolder, head: str) -> tuple[str,
             )
         else:
             assert picture is not None
-            _write_picture(path, picture, settings.jpeg_quality)
+            write_picture(path, picture, settings.jpeg_quality)
         paths.append(path)
     return tuple(paths)
 
@@ -166,17 +172,6 @@ def _bands(painter: MapPainter, head: str | None) -> Iterator[Picture]:
 def _cut(picture: Picture) -> Iterator[Picture]:
     for top in range(0, len(picture), TILE_PX):
         yield picture[top : top + TILE_PX]
-
-
-def _write_picture(path: str, picture: Picture, quality: int) -> None:
-    """Writes a jpg or png, whole or not at all."""
-    suffix = path.rpartition(".")[2]
-    how = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    if suffix == "png":
-        how = [cv2.IMWRITE_PNG_COMPRESSION, PNG_EFFORT]
-    done, data = cv2.imencode(f".{suffix}", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), how)
-    assert done
-    storage.put_bytes(path, data.tobytes())
 
 
 def _write_samples(
@@ -195,10 +190,10 @@ def _write_samples(
         for patch in read_sample(reader, grid, scores, head, rows):
             name = patch.file_name(settings.patch_format)
             files.append(folder.patch(scores.slide_id, head, sample.name, name))
-            _write_picture(files[-1], patch.pixels, settings.jpeg_quality)
+            write_picture(files[-1], patch.pixels, settings.jpeg_quality)
             shown.append(replace(patch, pixels=thumbnail(patch.pixels)))
         if shown:
             title = f"{scores.slide_id}   {head}   {sample.name}"
             galleries.append(folder.gallery(scores.slide_id, head, sample.name))
-            _write_picture(galleries[-1], draw_gallery(shown, title), settings.jpeg_quality)
+            write_picture(galleries[-1], draw_gallery(shown, title), settings.jpeg_quality)
     return galleries, files

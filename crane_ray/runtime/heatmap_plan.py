@@ -44,9 +44,9 @@ def make_plan(job: HeatmapJob) -> Plan:
         StoreError: the workspace or a store cannot be used.
     """
     networks = load_networks(job)
+    rows = _workspace_rows(job)
     source = choose_features(job, networks)
     require_fit(networks, source)
-    rows = _workspace_rows(job)
     places = bag_places(source)
     wanted, notes = choose_slides(job, rows, places)
     folds = {slide_id: tuple(networks.paths) for slide_id in wanted}

@@ -27,11 +27,9 @@ def choose_slides(
     known = {*rows, *places}
     unknown = sorted(one for one in named if bare_slide_id(one) not in known)
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ConfigError(
             f"--slide, --slides-of: {counted(len(unknown), 'slide')} neither in workspace "
-            f"{job.work} nor among the features: {some(unknown)}{hint}"
+            f"{job.work} nor among the features: {some(unknown)}; {_near(unknown[0], known)}"
         )
     if named:
         return sorted({bare_slide_id(one) for one in named}), []
@@ -45,6 +43,13 @@ def choose_slides(
     if not places:
         raise ConfigError("--features: no slide is finished there; run crane-ray extract first")
     return sorted(places), notes
+
+
+def _near(slide_id: str, known: Collection[str]) -> str:
+    """What may have been meant, else what there is."""
+    longer = [name for name in sorted(known) if slide_id.casefold() in name.casefold()]
+    near = longer[:3] or difflib.get_close_matches(slide_id, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {some(sorted(known))}"
 
 
 def _listed(path: str) -> list[str]:
@@ -73,7 +78,10 @@ def held_out_folds(
             f"--held-out: {job.model} is one checkpoint, and which slides it did not learn from is "
             "not known; give the folder of its run, where splits_0.csv, ... are"
         )
-    splits = read_splits(job.model, networks.paths)
+    try:
+        splits = read_splits(job.model, networks.paths)
+    except ConfigError as error:
+        raise ConfigError(f"--held-out: {error}") from None
     found = {
         slide_id: tuple(fold for fold, split in splits.items() if slide_id in split.test)
         for slide_id in wanted

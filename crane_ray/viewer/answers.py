@@ -17,6 +17,7 @@ from crane_ray.slides.workspace import SlideRow
 from crane_ray.version import __version__
 from crane_ray.viewer import overlays
 from crane_ray.viewer.catalogue import Catalogue, Run, as_slide
+from crane_ray.viewer.faults import BadRequestError, MissingError
 from crane_ray.viewer.listing import MAX_LIMIT, Question, list_slides
 from crane_ray.viewer.open_readers import OpenReaders
 from crane_ray.viewer.replies import bytes_reply, etag_of, is_known, json_reply, not_changed
@@ -31,14 +32,6 @@ Maker = Callable[[Slide, str], bytes]
 MB = 2**20
 JPEG, SVG, BINARY = "image/jpeg", "image/svg+xml", "application/octet-stream"
 MAX_NUMBER = 2**31 - 1
-
-
-class MissingError(CraneError, LookupError):
-    """Something asked for that the workspace does not have."""
-
-
-class BadRequestError(CraneError, ValueError):
-    """An address that makes no sense."""
 
 
 class Answers:
@@ -111,6 +104,11 @@ class Answers:
                 facts |= pixel_facts(row, reader.info, version)
         except CraneError as error:
             facts |= unreadable(row, error)
+        workspace = self._catalogue.workspace
+        facts["marks"] = {
+            "contours": storage.exists(workspace.contours(row.slide_id)),
+            "patches": storage.exists(workspace.patches(row.slide_id)),
+        }
         return json_reply(request, facts)
 
     def tile(self, request: Request) -> Response:

@@ -23,6 +23,8 @@ STAGES = {
     "pipeline": "pipeline",
     "one_slide": "one_slide",
     "growth": "growth",
+    "maps": "maps",
+    "tiles": "tiles",
     "training": "training",
     "training_gpu": "training_gpu",
 }

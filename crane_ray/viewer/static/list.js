@@ -171,4 +171,4 @@ function predictions(slide) {
   return make("span", { class: "predictions" }, ...shown);
 }
 
-export const words = (name) => name.replaceAll("_", " ");
+export const words = (name) => name.replaceAll("_", " ").replace(":", ": ");

@@ -169,11 +169,15 @@ async function showHead(signal = loading.signal) {
 }
 
 async function loadMarks(signal) {
-  const { slide_id } = facts;
-  if ((state.contours || state.labels) && !stage.marks.contours) {
+  const { slide_id, marks } = facts;
+  const lacking = [];
+  if ((state.contours || state.labels) && !marks.contours) lacking.push("tissue contours");
+  if (state.grid && !marks.patches) lacking.push("patches");
+  if (lacking.length) say(`No ${lacking.join(" and no ")} of this slide.`, false, 5000);
+  if ((state.contours || state.labels) && marks.contours && !stage.marks.contours) {
     await orHint(async () => stage.marks.setContours(await json(slideUrl(slide_id, "/contours"), signal)));
   }
-  if (state.grid && !stage.marks.grid) {
+  if (state.grid && marks.patches && !stage.marks.grid) {
     await orHint(async () => {
       const found = await buffer(slideUrl(slide_id, "/patches"), signal);
       const [width, height] = found.headers.get("X-Footprint-Px").split(" ").map(Number);

@@ -21,7 +21,7 @@ export function showHeads(heads, current, predictions, onChosen) {
       "label",
       { class: "head" },
       input,
-      make("span", { class: "name" }, words(head.replace(":", ": "))),
+      make("span", { class: "name" }, words(head)),
       known ? make("span", { class: "decision" }, words(label)) : null,
       known ? bar(probability) : null,
       known ? make("span", { class: "number" }, probability.toFixed(2)) : null,

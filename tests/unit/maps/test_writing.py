@@ -142,6 +142,9 @@ def test_without_the_slide_there_are_maps_on_an_empty_canvas(tmp_path: Path) -> 
     assert picture(files.pictures[0]).shape == (112, 162, 3)
     with pytest.raises(SlideError, match=r"--set maps\.samples=\[\]"):
         make_maps(SCORES, MapsFolder(str(tmp_path)), MapSettings(blank_canvas=True), reader=None)
+    with pytest.raises(SlideError, match="--save-slide asks for them"):
+        alone = MapSettings(blank_canvas=True, save_slide=True)
+        make_maps(SCORES, MapsFolder(str(tmp_path)), alone, reader=None)
 
 
 def test_a_slide_without_patches(slide_path: Path, tmp_path: Path) -> None:
