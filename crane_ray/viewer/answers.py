@@ -23,7 +23,7 @@ from crane_ray.viewer.open_readers import OpenReaders
 from crane_ray.viewer.replies import bytes_reply, etag_of, is_known, json_reply, not_changed
 from crane_ray.viewer.settings import ViewSettings
 from crane_ray.viewer.slide_facts import pixel_facts, slide_facts, unreadable
-from crane_ray.viewer.tiles import JPEG_QUALITY, MAX_CROP_SIDE, Tiles, no_picture
+from crane_ray.viewer.tiles import JPEG_QUALITY, MAX_CROP_SIDE, Tiles, no_picture, shrunk
 from crane_ray.viewer.versions import Versions
 
 Maker = Callable[[Slide, str], bytes]
@@ -124,10 +124,17 @@ class Answers:
         A list of slides of which some failed is no error of the page.
         """
         row = self._row(request)
+        far = self._settings.staging.local or storage.is_uri(row.uri)
         try:
-            return self._picture(request, row, "thumbnail", self._tiles.thumbnail)
+            if not far:
+                return self._picture(request, row, "thumbnail", self._tiles.thumbnail)
+            why = "its file is far away, and fetched when the slide is opened"
         except CraneError as error:
-            return bytes_reply(request, no_picture(str(error)), SVG)
+            why = str(error)
+        try:
+            return self._mask(request, row)
+        except CraneError:
+            return bytes_reply(request, no_picture(why), SVG)
 
     def crop(self, request: Request) -> Response:
         """A square of the slide: x, y and side in level-0 px."""
@@ -219,6 +226,11 @@ class Answers:
                 f"slide {scores.slide_id}: no head of this name; there are "
                 f"{', '.join(scores.heads)}"
             )
+
+    def _mask(self, request: Request, row: SlideRow) -> Response:
+        """The picture that patching made: small, and in the workspace wherever the slide is."""
+        path = self._own(self._catalogue.workspace.mask(row.slide_id))
+        return bytes_reply(request, shrunk(storage.read_bytes(path)), JPEG)
 
     def _picture(self, request: Request, row: SlideRow, what: str, make: Maker) -> Response:
         try:

@@ -71,14 +71,18 @@ class Catalogue:
         self._look_at = 0.0
 
     def snapshot(self) -> Snapshot:
-        """The workspace as it is now, or was a few seconds ago."""
-        with self._lock:
-            if time.monotonic() >= self._look_at:
-                begun = time.monotonic()
-                self._snapshot = self._look(self._snapshot)
-                took = time.monotonic() - begun
-                self._look_at = begun + max(LOOK_EVERY_S, took / LOOK_SHARE)
-            return self._snapshot
+        """The workspace as it is now, or was a few seconds ago.
+
+        One thread looks for changes; the others go on with what is known meanwhile, once there is
+        anything.
+        """
+        is_first = self._look_at == 0.0
+        if time.monotonic() >= self._look_at and self._lock.acquire(blocking=is_first):
+            try:
+                self._look_if_due()
+            finally:
+                self._lock.release()
+        return self._snapshot
 
     def slide(self, slide_id: str) -> SlideRow | None:
         """A slide's row; None where the workspace has no such slide."""
@@ -87,6 +91,14 @@ class Catalogue:
     def own_file(self, path: str) -> str:
         """A file of the workspace; see `inside`."""
         return inside(self.workspace.root, path)
+
+    def _look_if_due(self) -> None:
+        begun = time.monotonic()
+        if begun < self._look_at:
+            return
+        self._snapshot = self._look(self._snapshot)
+        took = time.monotonic() - begun
+        self._look_at = begun + max(LOOK_EVERY_S, took / LOOK_SHARE)
 
     def _look(self, before: Snapshot) -> Snapshot:
         problems: list[str] = []

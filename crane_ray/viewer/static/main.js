@@ -101,8 +101,16 @@ async function showSlide() {
     say("");
     await Promise.all([loadMap(asking.signal), loadMarks(asking.signal)]);
   } catch (error) {
-    if (error.name !== "AbortError") say(error.message, true);
+    if (error.name === "AbortError") return;
+    say(error.message, true);
+    if (!facts) showNothing();
   }
+}
+
+/** A slide of which nothing is known: the address names none of the workspace. */
+function showNothing() {
+  find("stage").classList.add("empty");
+  find("panel").hidden = true;
 }
 
 function showFound() {
@@ -116,6 +124,7 @@ function showFound() {
   able("controls", heads.length > 0);
   able("marks-section", Boolean(facts.tiles));
   find("stage").classList.toggle("empty", !facts.tiles);
+  find("strips").hidden = !heads.length; // takes its room before the slide is fitted into the rest
   find("heads-note").textContent = headsNote(heads);
 }
 

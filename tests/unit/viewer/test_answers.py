@@ -245,3 +245,19 @@ def test_answers_are_valid_json_for_browsers(client: Client) -> None:
 
     for address in ("/api/workspace", "/api/slides", A, f"{A}/map"):
         json.loads(client.get(address).body, parse_constant=refuse)
+
+
+def test_slides_that_are_far_away_are_not_fetched_for_a_list(work: Path) -> None:
+    from crane_ray.slides.pictures import write_picture
+    from tests.unit.viewer.small_workspace import smooth_image
+
+    far = client_of(work, staging={"local": True, "folder": str(work.parent / "cache")})
+    without = far.get(f"{A}/thumbnail.jpg")
+    assert without.headers["content-type"] == "image/svg+xml"
+    assert b"fetched when the slide is opened" in without.body
+    write_picture(Workspace(str(work)).mask(GOOD), smooth_image(1000, 700))
+    found = simplejpeg.decode_jpeg(far.get(f"{A}/thumbnail.jpg").body)
+    assert found.shape in {(179, 256, 3), (180, 256, 3)}
+    assert not (work.parent / "cache").exists()
+    assert far.get(f"{A}/tiles/9/0_0.jpg").status == 200
+    assert (work.parent / "cache").exists()
