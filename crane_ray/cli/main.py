@@ -81,6 +81,7 @@ crane-ray splits  --labels CSV --task TASK       who trains, who judges
 crane-ray train   --task TASK --splits DIR ...   features to networks and metrics
 crane-ray assess  --slides DIR --model RUN ...   new slides to diagnoses, in one command
 crane-ray heatmap --model RUN --work WORK        what the networks looked at
+crane-ray view    WORK                           slides and maps in a browser
 """
 
 

@@ -54,7 +54,11 @@ class Snapshot:
     """Changes with the content."""
 
     def run(self, name: str | None) -> Run | None:
-        """The run of a name, the first one where none is asked for; None if there is none."""
+        """The run of a name, the first one where none is asked for; None if there is none.
+
+        The first one has maps of the most slides, and those that the diagnosis rests on (not dense)
+        where several do.
+        """
         if name:
             return self.runs.get(name)
         return next(iter(self.runs.values()), None)
@@ -112,8 +116,9 @@ class Catalogue:
             problems.append(str(error))
             stamp = ""
         slides = self._slides(problems)
-        runs = [self._run(folder, problems) for folder in folders]
-        for run in (run for run in runs if run is not None):
+        found = (self._run(folder, problems) for folder in folders)
+        runs = sorted((run for run in found if run is not None), key=_rank)
+        for run in runs:
             unknown = len(run.rows.keys() - slides.keys())
             if unknown:
                 problems.append(
@@ -122,7 +127,7 @@ class Catalogue:
                 )
         return Snapshot(
             slides,
-            {run.name: run for run in runs if run is not None},
+            {run.name: run for run in runs},
             self._diagnoses(problems),
             tuple(problems),
             stamp,
@@ -172,6 +177,10 @@ class Catalogue:
         except CraneError as error:
             problems.append(str(error))
             return {}
+
+
+def _rank(run: Run) -> tuple[int, bool, str]:
+    return -sum(map(run.has_maps, run.rows)), run.header.dense, run.name
 
 
 def as_slide(row: SlideRow) -> Slide:

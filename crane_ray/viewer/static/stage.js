@@ -22,6 +22,7 @@ export class Stage {
     this.osd = window.OpenSeadragon({
       element: find("osd"),
       drawer: "canvas",
+      tabIndex: -1, // the stage around it is the one stop of the tab key
       showNavigationControl: false,
       showNavigator: true,
       navigatorPosition: "TOP_RIGHT",

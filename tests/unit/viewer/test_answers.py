@@ -192,7 +192,13 @@ def test_runs_are_told_apart(work: Path) -> None:
 
     grid = read_patches(workspace.patches(GOOD), GOOD)
     make_maps(workspace, workspace.read_slides()[GOOD], grid, run="other_s1")
+    folder = make_maps(workspace, workspace.read_slides()[GOOD], grid, run="a_dense_one")
+    folder.write_header(folder.read_header().model_copy(update={"dense": True}))
+    less = make_maps(workspace, workspace.read_slides()[GOOD], grid, run="a_failed_one")
+    less.write_index([])
     client = client_of(work)
+    names = [run["name"] for run in client.get("/api/workspace").json()["runs"]]
+    assert names == ["other_s1", RUN, "a_dense_one", "a_failed_one"]
     assert client.get(A).json()["run"] == "other_s1"
     assert client.get(f"{A}?run={RUN}").json()["run"] == RUN
     assert client.get(f"{A}/map?run=none").status == 404
