@@ -1,0 +1,121 @@
+"""Machines of a small network on this one: each has its own address, processes, /tmp/ray and
+/dev/shm, so that scripts for many machines run as they are, and a `ray stop` of one reaches no
+other Ray. Linux namespaces, made by util-linux and iproute2; they need root.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.ray.helpers import ROOT, wait_for
+
+NETWORK = "10.77.0"
+"""Exists only inside the namespaces."""
+TOOLS = ("unshare", "nsenter", "setpriv", "ip", "mount", "hostname")
+SEPARATE = ("--net", "--pid", "--mount", "--uts", "--fork", "--kill-child", "--mount-proc")
+INIT = "while :; do sleep 3600; done"
+"""Of a host's first process; a shell buries the processes that lost their parents."""
+PREPARE = """
+set -e
+hostname {name}
+ip link set lo up
+ip address add {ip}/24 dev eth0
+ip link set eth0 up
+mkdir -p /tmp/ray
+mount -t tmpfs -o size=1g tmpfs /tmp/ray
+mount -t tmpfs -o size=300m tmpfs /dev/shm
+mount --bind {shared} /mnt
+"""
+"""A host's own address and disks; /mnt is what all hosts share."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine of the network; ``pid`` is its first process, seen from outside."""
+
+    name: str
+    ip: str
+    pid: int
+
+    def run(
+        self, *words: str, only_network: bool = False, **environment: str
+    ) -> "subprocess.Popen[str]":
+        """A command on the host, its output captured; it ends with the host."""
+        namespaces = ("--net",) if only_network else ("--net", "--pid", "--mount", "--uts")
+        return subprocess.Popen(
+            ["nsenter", f"--target={self.pid}", f"--wd={ROOT}", *namespaces, "--", *words],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def missing() -> str:
+    """Why no hosts can be made here; empty where they can."""
+    lacking = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if lacking:
+        return f"not installed: {', '.join(lacking)} (util-linux, iproute2, hostname)"
+    probe = ["unshare", *SEPARATE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    tried = subprocess.run(probe, capture_output=True, text=True, check=False)
+    return tried.stderr.strip() if tried.returncode else ""
+
+
+@contextmanager
+def network(shared: Path, count: int) -> Iterator[tuple[Host, ...]]:
+    """Hosts on one switch, gone with all of their processes at the end."""
+    with ExitStack() as stack:
+        switch = stack.enter_context(_first_process("--net", "--fork", "--kill-child"))
+        _within(switch, "ip link add switch type bridge && ip link set switch up")
+        hosts = []
+        for number in range(1, count + 1):
+            pid = stack.enter_context(_first_process(*SEPARATE))
+            host = Host(f"node{number}", f"{NETWORK}.{number}", pid)
+            port = f"port{number}"
+            _within(
+                switch,
+                f"ip link add {port} type veth peer name eth0 netns {pid} && "
+                f"ip link set {port} master switch up",
+            )
+            made = host.run("bash", "-c", PREPARE.format(name=host.name, ip=host.ip, shared=shared))
+            output, _ = made.communicate(timeout=60)
+            assert made.returncode == 0, output
+            hosts.append(host)
+        yield tuple(hosts)
+
+
+@contextmanager
+def _first_process(*namespaces: str) -> Iterator[int]:
+    """The process that namespaces live as long as; its id as seen from outside."""
+    dies_with_us = ["setpriv", "--pdeathsig", "KILL"]  # also where the tests are killed
+    parent = subprocess.Popen([*dies_with_us, "unshare", *namespaces, "bash", "-c", INIT])
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    try:
+        wait_for(lambda: children.read_text().strip() != "", "a namespace's first process")
+        child = int(children.read_text())
+        ready = Path(f"/proc/{child}/comm")
+        wait_for(lambda: ready.read_text().strip() == "bash", "a namespace to be set up")
+        yield child
+    finally:
+        parent.send_signal(signal.SIGKILL)  # --kill-child: the namespace's processes go with it
+        parent.wait(timeout=60)
+
+
+def _within(pid: int, script: str) -> None:
+    words = ["nsenter", f"--target={pid}", "--net", "--", "bash", "-ec", script]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def program_path(**more: str) -> Mapping[str, str]:
+    """What a user's environment holds: the ray and python that run the tests come first."""
+    import sys
+
+    folder = str(Path(sys.executable).parent)
+    return {"PATH": f"{folder}:{os.environ['PATH']}", **more}
