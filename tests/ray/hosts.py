@@ -7,9 +7,9 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.ray.helpers import ROOT, wait_for
@@ -41,20 +41,22 @@ class Host:
     name: str
     ip: str
     pid: int
+    processes: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def run(
         self, *words: str, only_network: bool = False, **environment: str
     ) -> "subprocess.Popen[str]":
         """A command on the host, its output captured; it ends with the host."""
         namespaces = ("--net",) if only_network else ("--net", "--pid", "--mount", "--uts")
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["nsenter", f"--target={self.pid}", f"--wd={ROOT}", *namespaces, "--", *words],
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
+        self.processes.append(process)
+        return process
 
 
 def missing() -> str:
@@ -70,10 +72,11 @@ def missing() -> str:
 @contextmanager
 def network(shared: Path, count: int) -> Iterator[tuple[Host, ...]]:
     """Hosts on one switch, gone with all of their processes at the end."""
+    hosts: list[Host] = []
     with ExitStack() as stack:
+        stack.callback(lambda: [_bury(process) for host in hosts for process in host.processes])
         switch = stack.enter_context(_first_process("--net", "--fork", "--kill-child"))
         _within(switch, "ip link add switch type bridge && ip link set switch up")
-        hosts = []
         for number in range(1, count + 1):
             pid = stack.enter_context(_first_process(*SEPARATE))
             host = Host(f"node{number}", f"{NETWORK}.{number}", pid)
@@ -107,15 +110,13 @@ def _first_process(*namespaces: str) -> Iterator[int]:
         parent.wait(timeout=60)
 
 
+def _bury(process: "subprocess.Popen[str]") -> None:
+    """Takes leave of a process whose host is gone."""
+    if process.returncode is None:
+        process.communicate(timeout=60)
+
+
 def _within(pid: int, script: str) -> None:
     words = ["nsenter", f"--target={pid}", "--net", "--", "bash", "-ec", script]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def program_path(**more: str) -> Mapping[str, str]:
-    """What a user's environment holds: the ray and python that run the tests come first."""
-    import sys
-
-    folder = str(Path(sys.executable).parent)
-    return {"PATH": f"{folder}:{os.environ['PATH']}", **more}
