@@ -27,7 +27,6 @@ address=${CRANE_RAY_HEAD_IP:-${address:-}}
 # Below the ports that Linux hands out (32768), above those of Ray's workers (19999).
 port=${CRANE_RAY_PORT:-$((20000 + SLURM_JOB_ID % 10000))}
 cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
-gpus=${SLURM_GPUS_ON_NODE:-0}
 nodes=${SLURM_JOB_NUM_NODES:-1}
 
 # The network is shared with other users: only this job's own processes have its token.
@@ -48,11 +47,14 @@ result=$(mktemp)
 trap 'rm -f "$result"' EXIT
 
 read -ra start_options <<<"${CRANE_RAY_START_OPTIONS:-}"
+# "4" or "a100:4"; where Slurm does not say, Ray looks for itself.
+gpus=${SLURM_GPUS_ON_NODE:-${SLURM_GPUS_PER_NODE:-}}
+[[ -z $gpus ]] || start_options+=("--num-gpus=${gpus##*:}")
 status=0
 # shellcheck disable=SC2016 # the inner bash expands them
 srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$cpus" \
   ray symmetric-run --address "$address:$port" --min-nodes "$nodes" \
-  --num-cpus="$cpus" --num-gpus="$gpus" "${start_options[@]}" -- \
+  --num-cpus="$cpus" "${start_options[@]}" -- \
   bash -c '"${@:2}"; status=$?; echo "$status" >"$1"; exit "$status"' verb "$result" \
   crane-ray "$@" --address "$address:$port" || status=$?
 

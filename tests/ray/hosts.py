@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,13 +44,16 @@ class Host:
     processes: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def run(
-        self, *words: str, only_network: bool = False, **environment: str
+        self, *words: str, env: Mapping[str, str] | None = None, only_network: bool = False
     ) -> "subprocess.Popen[str]":
-        """A command on the host, its output captured; it ends with the host."""
+        """A command on the host, its output captured; it ends with the host.
+
+        With ``only_network`` it has the host's addresses, but sees the processes of all hosts.
+        """
         namespaces = ("--net",) if only_network else ("--net", "--pid", "--mount", "--uts")
         process = subprocess.Popen(
             ["nsenter", f"--target={self.pid}", f"--wd={ROOT}", *namespaces, "--", *words],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(env or {})},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -64,7 +67,9 @@ def missing() -> str:
     lacking = [tool for tool in TOOLS if shutil.which(tool) is None]
     if lacking:
         return f"not installed: {', '.join(lacking)} (util-linux, iproute2, hostname)"
-    probe = ["unshare", *SEPARATE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    links = "ip link add one type veth peer name two && ip link add three type bridge"
+    script = f"mount -t tmpfs tmpfs /mnt && {links}"
+    probe = ["unshare", *SEPARATE, "bash", "-c", script]
     tried = subprocess.run(probe, capture_output=True, text=True, check=False)
     return tried.stderr.strip() if tried.returncode else ""
 
@@ -74,7 +79,7 @@ def network(shared: Path, count: int) -> Iterator[tuple[Host, ...]]:
     """Hosts on one switch, gone with all of their processes at the end."""
     hosts: list[Host] = []
     with ExitStack() as stack:
-        stack.callback(lambda: [_bury(process) for host in hosts for process in host.processes])
+        stack.callback(_bury, hosts)
         switch = stack.enter_context(_first_process("--net", "--fork", "--kill-child"))
         _within(switch, "ip link add switch type bridge && ip link set switch up")
         for number in range(1, count + 1):
@@ -110,10 +115,11 @@ def _first_process(*namespaces: str) -> Iterator[int]:
         parent.wait(timeout=60)
 
 
-def _bury(process: "subprocess.Popen[str]") -> None:
-    """Takes leave of a process whose host is gone."""
-    if process.returncode is None:
-        process.communicate(timeout=60)
+def _bury(hosts: list[Host]) -> None:
+    """Takes leave of processes whose hosts are gone."""
+    for process in (process for host in hosts for process in host.processes):
+        if process.returncode is None:
+            process.communicate(timeout=60)
 
 
 def _within(pid: int, script: str) -> None:

@@ -12,9 +12,10 @@ from crane_ray.testing.cohorts import make_cohort
 from tests.ray.helpers import ROOT, finish
 from tests.ray.hosts import Host, missing, network
 
+MISSING = missing()
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.skipif(bool(missing()), reason=f"no network of hosts here: {missing()}"),
+    pytest.mark.skipif(bool(MISSING), reason=f"no network of hosts here: {MISSING}"),
 ]
 
 NUM_HOSTS, NUM_SLIDES = 3, 3
@@ -48,6 +49,18 @@ while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]):
 print(*sorted(node["NodeManagerAddress"] for node in ray.nodes()))
 """
 """Waits for so many nodes; prints their addresses."""
+SERVICE = 'echo $$ >/tmp/ray/service.pid; exec "cluster/onprem/$0"'
+"""A script in the foreground, as systemd runs it."""
+STOP = """
+kill -TERM "$(</tmp/ray/service.pid)"
+for ((tries = 0; tries < 300; tries++)); do
+  left=$(ps -e -o stat=,args= | grep -E 'raylet|ray::|gcs_server' | grep -v -e '^Z' -e grep)
+  [[ -n $left ]] || exit 0
+  sleep 0.1
+done
+echo "$left"
+exit 1
+"""
 PATCH = ("--slides", "/mnt/cohort/slides", "--preset", "bwh_biopsy", "--no-pictures")
 
 
@@ -77,17 +90,19 @@ def test_on_premises_scripts_make_a_cluster_that_patches(
     head, *workers = hosts
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/mnt/auth_token"}
     settings = {"CRANE_RAY_SETTINGS": "/mnt/cluster.env"}
-    running = [host.run("cluster/onprem/worker.sh", **settings) for host in workers]
-    running.append(head.run("cluster/onprem/head.sh", **settings))
+    scripts = [(host, "worker.sh") for host in workers] + [(head, "head.sh")]
+    running = [host.run("bash", "-c", SERVICE, name, env=settings) for host, name in scripts]
     words = ["-c", NODES, f"{head.ip}:6379", str(NUM_HOSTS)]
-    status, output = finish(workers[0].run(sys.executable, *words, **token))
+    status, output = finish(workers[0].run(sys.executable, *words, env=token))
     assert status == 0, output
     assert output.split()[-NUM_HOSTS:] == sorted(host.ip for host in hosts)
     patch = ["-m", "crane_ray", "patch", *PATCH, "--work", "/mnt/onprem"]
     words = [*patch, "--address", f"{head.ip}:6379"]
-    status, output = finish(workers[0].run(sys.executable, *words, **token))
+    status, output = finish(workers[0].run(sys.executable, *words, env=token))
     assert status == 0, output
     assert [process.poll() for process in running] == [None] * NUM_HOSTS
+    status, output = finish(workers[0].run("bash", "-c", STOP))
+    assert (status, output) == (0, ""), "a node that is stopped leaves no process behind"
     assert len(Workspace(str(shared / "onprem")).read_slides()) == NUM_SLIDES
 
 
@@ -111,7 +126,7 @@ def test_a_slurm_job_runs_a_verb_on_all_of_its_nodes(
     script = str(ROOT / "cluster" / "slurm" / "patch.sbatch")
     words = [*PATCH, "--work", "/mnt/slurm"]
     # As a batch script does, it runs on the job's first node; srun takes it to all of them.
-    status, output = finish(nodes[0].run(script, *words, only_network=True, **environment))
+    status, output = finish(nodes[0].run(script, *words, env=environment, only_network=True))
     assert status == 0, output
     assert "On worker node. Connecting to Ray cluster at 10.77.0.1:24242" in output
     assert len(Workspace(str(shared / "slurm")).read_slides()) == NUM_SLIDES
