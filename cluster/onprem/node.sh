@@ -41,6 +41,8 @@ node_ip() {
   local route
   if [[ -n ${CRANE_RAY_NODE_IP:-} ]]; then
     echo "$CRANE_RAY_NODE_IP"
+  elif ! command -v ip >/dev/null; then
+    fail "ip is not installed (package iproute2); or give this machine's own address as CRANE_RAY_NODE_IP"
   elif route=$(ip -o route get "$CRANE_RAY_HEAD" 2>/dev/null) && [[ $route =~ src\ ([^ ]+) ]]; then
     echo "${BASH_REMATCH[1]}"
   else

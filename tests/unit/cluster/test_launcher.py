@@ -119,8 +119,15 @@ def test_ec2_would_start_a_machine_of_each_kind(simulated_ec2: str) -> None:
 
 def test_compute_engine_gets_fields_of_its_own() -> None:
     """No simulation of Compute Engine is at hand: the shape of what is sent is checked alone."""
-    for kind in load("gcp", "cluster.yaml")["available_node_types"].values():
+    cluster = load("gcp", "cluster.yaml")
+    for name, kind in cluster["available_node_types"].items():
         config = kind["node_config"]
+        for account in config.get("serviceAccounts", ()):
+            assert account["email"].endswith(
+                f"@{cluster['provider']['project_id']}.iam.gserviceaccount.com"
+            )
+            assert account["scopes"] == ["https://www.googleapis.com/auth/cloud-platform"]
+        assert ("serviceAccounts" in config) is (name != "head"), "Ray gives the head its own"
         known = {"machineType", "disks", "serviceAccounts", "metadata", "scheduling"}
         assert config.keys() <= known
         (disk,) = config["disks"]
@@ -128,7 +135,5 @@ def test_compute_engine_gets_fields_of_its_own() -> None:
         image = disk["initializeParams"]["sourceImage"]
         assert image.startswith("projects/")
         assert "/global/images/family/" in image
-        (account,) = config["serviceAccounts"]
-        assert account["scopes"] == ["https://www.googleapis.com/auth/cloud-platform"]
         if "GPU" in kind["resources"]:
             assert config["scheduling"]["onHostMaintenance"] == "TERMINATE"
