@@ -80,10 +80,10 @@ def network(shared: Path, count: int) -> Iterator[tuple[Host, ...]]:
     hosts: list[Host] = []
     with ExitStack() as stack:
         stack.callback(_bury, hosts)
-        switch = stack.enter_context(_first_process("--net", "--fork", "--kill-child"))
+        switch = stack.enter_context(_first_process())
         _within(switch, "ip link add switch type bridge && ip link set switch up")
         for number in range(1, count + 1):
-            pid = stack.enter_context(_first_process(*SEPARATE))
+            pid = stack.enter_context(_first_process())
             host = Host(f"node{number}", f"{NETWORK}.{number}", pid)
             port = f"port{number}"
             _within(
@@ -99,10 +99,10 @@ def network(shared: Path, count: int) -> Iterator[tuple[Host, ...]]:
 
 
 @contextmanager
-def _first_process(*namespaces: str) -> Iterator[int]:
-    """The process that namespaces live as long as; its id as seen from outside."""
+def _first_process() -> Iterator[int]:
+    """The process that namespaces, and all processes in them, live as long as; its id outside."""
     dies_with_us = ["setpriv", "--pdeathsig", "KILL"]  # also where the tests are killed
-    parent = subprocess.Popen([*dies_with_us, "unshare", *namespaces, "bash", "-c", INIT])
+    parent = subprocess.Popen([*dies_with_us, "unshare", *SEPARATE, "bash", "-c", INIT])
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     try:
         wait_for(lambda: children.read_text().strip() != "", "a namespace's first process")
