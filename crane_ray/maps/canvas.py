@@ -119,9 +119,9 @@ def _whole(
         return _resampled(slide_px, min(DOWNSAMPLE, max(1, enough)), None)
     if level is not None and level >= info.num_levels:
         raise ScaleError(
-            f"slide {slide_id}: --vis-level {level} asked for, the slide has levels 0 to "
-            f"{info.num_levels - 1}; --vis-level -1 takes the best of each slide, --map-mpp any "
-            "resolution"
+            f"slide {slide_id}: --vis-level {level} asked for, the slide has "
+            + (f"levels 0 to {info.num_levels - 1}" if info.num_levels > 1 else "level 0 alone")
+            + "; --vis-level -1 takes the best of each slide, --map-mpp any resolution"
         )
     if level is None or level < 0:
         level = info.best_level(DOWNSAMPLE) if level is not None else _readable_level(info)

@@ -18,6 +18,7 @@ from crane_ray.runtime.trained import (
     folds_without_network,
     predict_bags,
     require_features,
+    seen_in_training,
     val_predictions,
 )
 from tests.unit.runtime.small_study import DIM, make_study, work_of
@@ -174,3 +175,16 @@ def test_folds_of_a_run_that_left_no_network_are_told_with_the_reason(tmp_path: 
         told.message
     )
     assert folds_without_network(str(tmp_path / "s_0_checkpoint.pt"), [0]) == (), "one by itself"
+
+
+def test_slides_that_a_run_learned_from_are_told(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    study.put_split(0, train=["S0.svs", "S1"], val=["S2"], test=["S3", "S4"])
+    for fold in (1, 2):
+        (study.splits / f"splits_{fold}.csv").unlink()
+    run = str(study.splits)
+    (told,) = seen_in_training(run, ["S0", "S2", "S3", "new"])
+    assert (told.severity, told.names) == ("warning", ("S0", "S2"))
+    assert seen_in_training(run, ["S3", "new"]) == ()
+    assert seen_in_training(str(study.features), ["S0"]) == (), "a run without splits"
+    assert seen_in_training(str(study.labels), ["S0"]) == (), "a checkpoint by itself"
