@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold before a commit lands: lint, format, types, import layers, tests.
-# Arguments go to pytest; without any, tests that start a Ray run beside those that do not.
+# Arguments go to pytest; without any, tests run as three processes side by side: those that kill
+# processes and wait for Ray to notice, others that start a Ray, and those that start none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ruff check .
@@ -10,12 +11,16 @@ lint-imports
 if (($#)); then
   exec python -m pytest "$@"
 fi
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-python -m pytest tests/unit >"$log" 2>&1 &
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+python -m pytest tests/unit >"$logs/unit" 2>&1 &
 unit=$!
+python -m pytest --durations=15 -m chaos tests/ray >"$logs/chaos" 2>&1 &
+chaos=$!
 failed=0
-python -m pytest --durations=25 tests/ray tests/e2e || failed=1
+python -m pytest --durations=15 -m "not chaos" tests/ray tests/e2e || failed=1
 wait "$unit" || failed=1
-cat "$log"
+cat "$logs/unit"
+wait "$chaos" || failed=1
+cat "$logs/chaos"
 exit "$failed"

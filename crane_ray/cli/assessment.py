@@ -79,12 +79,11 @@ def _of_slides(job: AssessJob) -> int:
     _print_verdicts(summary)
     for own in done.maps:
         console.print(f"maps: {escape(own.where)}")
-    console.print("next:")
     if done.maps:
-        console.print(f"  crane-ray view {escape(str(job.work))}")
-    else:
-        model = f"--model {job.model}"
-        console.print(f"  crane-ray heatmap --work {escape(str(job.work))} {escape(model)}")
+        console.print(f"next:\n  crane-ray view {escape(str(job.work))}")
+    elif not job.maps:
+        words = f"crane-ray heatmap --work {job.work} --model {job.model}"
+        console.print(f"next:\n  {escape(words)}")
     return int(not done.is_whole)
 
 

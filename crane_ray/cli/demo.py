@@ -162,9 +162,8 @@ def _places(root: str, trains: bool) -> str:
             f"  crane-ray view {work}",
             f"  open {results}/cardiac-mtl_s1/report.html in a browser, or make it anew with",
             f"      crane-ray report {results}/cardiac-mtl_s1",
-            f"  crane-ray assess --model {results}/cardiac-mtl_s1 --grade-model "
-            f"{results}/cardiac-grade_s1 \\",
-            f"      --cases {cohort}/labels.csv --features {store} --out {root}/assessment",
+            f"  crane-ray assess --slides {cohort}/slides.csv --work {root}/new \\",
+            f"      --model {results}/cardiac-mtl_s1 --grade-model {results}/cardiac-grade_s1",
         ]
     lines += [
         f"  crane-ray verify {store}",

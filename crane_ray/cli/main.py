@@ -27,7 +27,7 @@ VERBS = {
     "train": ("training", "Train networks on the folds of a cohort."),
     "tune": ("tuning", "Search the settings of a training."),
     "evaluate": ("evaluation", "Judge trained networks on a part of a cohort, or on another."),
-    "assess": ("assessment", "Diagnose cases with trained networks: all heads, then the grade."),
+    "assess": ("assessment", "Diagnose slides, or cases of features: all heads, the grade, maps."),
     "heatmap": ("heatmap", "Show what trained networks look at on slides."),
     "report": ("report", "Make the page of a training or an evaluation anew."),
     "view": ("view", "Show slides and their attention maps in a browser."),
@@ -79,8 +79,9 @@ crane-ray patch   --slides DIR --work WORK       find tissue, place patches
 crane-ray extract --work WORK                    patches to features
 crane-ray splits  --labels CSV --task TASK       who trains, who judges
 crane-ray train   --task TASK --splits DIR ...   features to networks and metrics
-crane-ray assess  --model RUN ...                features to diagnoses
+crane-ray assess  --slides DIR --model RUN ...   new slides to diagnoses, in one command
 crane-ray heatmap --model RUN --work WORK        what the networks looked at
+crane-ray view    WORK                           slides and maps in a browser
 """
 
 

@@ -21,6 +21,8 @@ class FlaggedField:
     flag: Flag
     path: str
     field: FieldInfo
+    has_default: bool = True
+    """False beneath a group that is left out where nothing of it is given: then it has none."""
 
     @property
     def types(self) -> tuple[Any, ...]:
@@ -65,15 +67,18 @@ class FlaggedField:
 NAMES = {int: "N", float: "X", str: "TEXT"}
 
 
-def flagged_fields(model: type[Config], prefix: str = "") -> Iterator[FlaggedField]:
+def flagged_fields(
+    model: type[Config], prefix: str = "", *, have_defaults: bool = True
+) -> Iterator[FlaggedField]:
     """All fields of a config class and the classes beneath it that carry a `Flag`."""
     for name, field in model.model_fields.items():
         flag = next((item for item in field.metadata if isinstance(item, Flag)), None)
         if flag is not None:
-            yield FlaggedField(flag, prefix + name, field)
+            yield FlaggedField(flag, prefix + name, field, have_defaults)
         below = nested_model(field.annotation)
         if below is not None and issubclass(below, Config):
-            yield from flagged_fields(below, f"{prefix}{name}.")
+            have = have_defaults and (field.is_required() or field.default is not None)
+            yield from flagged_fields(below, f"{prefix}{name}.", have_defaults=have)
 
 
 def config_options(
@@ -129,7 +134,7 @@ def _parameter(field: FlaggedField) -> str:
 
 def _option(field: FlaggedField) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     text = " ".join((field.field.description or "").split())
-    default = field.field.default
+    default = field.field.default if field.has_default else None
     if (
         not field.field.is_required()
         and default is not None

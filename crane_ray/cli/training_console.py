@@ -263,6 +263,8 @@ def print_assessment(table: pd.DataFrame, most: int) -> None:
             decision = row[f"decision_{task}"]
             graded = not pd.isna(decision)
             cells.append(f"{decision} ({row[f'p_{task}_{decision}']:.2f})" if graded else "-")
+        if not row["num_slides"]:
+            cells = ["no usable slide", *[""] * (len(tasks) - 1)]
         shown.add_row(escape(str(row["case_id"])), str(row["num_slides"]), *map(escape, cells))
     console.print(shown)
     if len(table) > most:

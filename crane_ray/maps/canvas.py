@@ -12,6 +12,9 @@ Window = tuple[int, int, int, int]
 DOWNSAMPLE = 32
 """Of a map whose size was not asked for, as in CLAM."""
 
+ENOUGH_PX = 1000
+"""Longer side that a map has where the slide allows and no size was asked for."""
+
 MAX_AUTOMATIC_PX = 100_000_000
 """A level larger than this is not drawn unless it was asked for: without a level near `DOWNSAMPLE`
 the map is made at just that, from a finer level."""
@@ -107,24 +110,31 @@ def _whole(
     if settings.map_mpp is not None:
         return _resampled(slide_px, _downsample(settings.map_mpp, mpp, slide_id), info)
     if info is None:
-        if level >= 0:
+        if level is not None and level >= 0:
             raise ScaleError(
                 f"slide {slide_id}: its level {level} (--vis-level) is known only where the slide "
                 "itself is read; give --map-mpp instead"
             )
-        return _resampled(slide_px, DOWNSAMPLE, None)
-    if level >= info.num_levels:
+        enough = DOWNSAMPLE if level is not None else max(slide_px) / ENOUGH_PX
+        return _resampled(slide_px, min(DOWNSAMPLE, max(1, enough)), None)
+    if level is not None and level >= info.num_levels:
         raise ScaleError(
-            f"slide {slide_id}: --vis-level {level} asked for, the slide has levels 0 to "
-            f"{info.num_levels - 1}; --vis-level -1 takes the best of each slide, --map-mpp any "
-            "resolution"
+            f"slide {slide_id}: --vis-level {level} asked for, the slide has "
+            + (f"levels 0 to {info.num_levels - 1}" if info.num_levels > 1 else "level 0 alone")
+            + "; --vis-level -1 takes the best of each slide, --map-mpp any resolution"
         )
-    if level < 0:
-        level = info.best_level(DOWNSAMPLE)
+    if level is None or level < 0:
+        level = info.best_level(DOWNSAMPLE) if level is not None else _readable_level(info)
         width, height = info.level_dimensions[level]
         if width * height > MAX_AUTOMATIC_PX:
             return _resampled(slide_px, DOWNSAMPLE, info)
     return _frame(slide_px, info.level_dimensions[level], level, native=True)
+
+
+def _readable_level(info: SlideInfo) -> int:
+    """The best for `DOWNSAMPLE`, or a finer one where that has less than `ENOUGH_PX`."""
+    large = [lv for lv, size in enumerate(info.level_dimensions) if max(size) >= ENOUGH_PX]
+    return min(info.best_level(DOWNSAMPLE), max(large, default=0))
 
 
 def _downsample(map_mpp: float, mpp: float | None, slide_id: str) -> float:

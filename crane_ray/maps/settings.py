@@ -47,7 +47,7 @@ TOP_AND_BOTTOM = (
 
 
 class MapSettings(Config):
-    """How maps are drawn; the defaults are those of CLAM's block maps."""
+    """How maps are drawn; the defaults are those of CLAM's block maps, larger for small slides."""
 
     scale: Annotated[Scale, Flag("--scale")] = "percentile"
     """What colours mean: a patch's percentile among the slide's patches (percentile), among the
@@ -69,8 +69,9 @@ class MapSettings(Config):
     canvas_rgb: RGB = (255, 255, 255)
     """Colour of the empty canvas, 0 to 255 for red, green and blue."""
 
-    vis_level: Annotated[int, Flag("--vis-level")] = Field(-1, ge=-1)
-    """Pyramid level whose size the map has; -1 takes the best for a downsample of 32."""
+    vis_level: Annotated[int | None, Flag("--vis-level")] = Field(None, ge=-1)
+    """Pyramid level whose size the map has; -1 takes the best for a downsample of 32, as CLAM does.
+    Where not given that one, too, but of small slides the coarsest that has 1,000 px."""
     map_mpp: Annotated[float | None, Flag("--map-mpp")] = Field(None, ge=0.05, le=1000)
     """Resolution of the map, um/px, instead of a level; the slide must have an mpp."""
     custom_downsample: int = Field(1, ge=1, le=64)
@@ -161,7 +162,7 @@ class MapSettings(Config):
 
     @model_validator(mode="after")
     def _one_size(self) -> "MapSettings":
-        if self.map_mpp is not None and self.vis_level >= 0:
+        if self.map_mpp is not None and self.vis_level is not None and self.vis_level >= 0:
             raise ValueError(
                 f"the size of the map is a level or a resolution; got vis_level {self.vis_level} "
                 f"(--vis-level) and map_mpp {self.map_mpp:g} (--map-mpp), give one of them"

@@ -175,8 +175,10 @@ def draw_slide(task: MapTask, found: ScoredSlide, work: MapWork) -> None:
             make_maps(found.scores, folder, settings, reader=reader, tissue=tissue, grid=found.grid)
     except SlideError as error:
         without = {"samples": (), "save_slide": False, "blank_canvas": True}
-        if not settings.blank_canvas:
-            without["formats"] = ()
+        sized = settings.vis_level is not None or settings.map_mpp is not None
+        if sized or settings.roi is not None or not settings.blank_canvas:
+            # No map; levels and resolutions that the slide lacks are not to be met again.
+            without |= {"formats": (), "vis_level": None, "map_mpp": None, "roi": None}
         make_maps(
             found.scores, folder, settings.model_copy(update=without), reader=None, tissue=tissue
         )

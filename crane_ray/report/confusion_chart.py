@@ -62,7 +62,7 @@ def _cell(
     share = count / of if of else 0.0
     mixed = (round(255 + (part - 255) * share * 0.92) for part in DARK)
     fill = "#" + "".join(f"{part:02x}" for part in mixed)
-    ink, soft = ("#fff", "#fff") if share > 0.5 else (INK, SOFT)
+    ink, soft = ("#fff", "#fff") if share > 0.5 else (INK, INK if share > 0.15 else SOFT)
     x, y = at[0] + side / 2, at[1] + side / 2
     right = true == predicted
     size = 17 if side > 50 else 12

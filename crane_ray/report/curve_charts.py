@@ -106,7 +106,8 @@ def class_curves(results: TaskResults, make: Maker, metric: str) -> list[ClassCu
                 name=name,
                 curves=there,
                 look=look_of(index if num_classes > 2 else 0),
-                ensemble=_curve(results.ensemble, index, make),
+                # Of several classes it would lie over all the others.
+                ensemble=_curve(results.ensemble, index, make) if num_classes == 2 else None,
                 area=float(np.mean([curve.area for curve in there])) if there else None,
                 measured=measured if measured and measured.value is not None else None,
                 prevalence=float(positive_N.mean()) if len(positive_N) else None,
@@ -140,10 +141,10 @@ def _common(
     entries = []
     if any(len(one.curves) > 1 for one in series):
         entries.append(Entry("each fold", series[0].look.stroke, width=THIN))
-    areas = [one.ensemble.area for one in series if one.ensemble is not None]
-    if areas:
-        words = f"ensemble: {rate_text(float(np.mean(areas)))}"
-        entries.append(Entry(words if len(areas) == 1 else "ensemble", INK, ENSEMBLE_DASH, 2.0))
+    for one in series:
+        if one.ensemble is not None:
+            words = f"ensemble of the folds: {rate_text(one.ensemble.area)}"
+            entries.append(Entry(words, INK, ENSEMBLE_DASH, 2.0))
     return [*entries, Entry(guide, QUIET, dash, 1.2)]
 
 

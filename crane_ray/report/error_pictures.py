@@ -15,7 +15,7 @@ from crane_ray.maps.galleries import read_sample, sample_rows
 from crane_ray.maps.raster import render
 from crane_ray.maps.scores import SlideScores
 from crane_ray.maps.settings import MapSettings, SampleConfig
-from crane_ray.report.error_scores import Scored, ScoreSource
+from crane_ray.report.error_scores import Scored, ScoreSource, SlideFacts
 from crane_ray.report.mistakes import Mistake
 from crane_ray.report.mistakes_section import ErrorPicture
 from crane_ray.slides.opening import open_staged
@@ -79,8 +79,9 @@ def _drawn(error: Mistake, source: ScoreSource, places: Places) -> ErrorPicture:
     """A picture, or why there is none: whatever is wrong with a slide costs that slide alone."""
     try:
         slide = _slide(error, places)
-        scored = source.scores(error, places.workspace, places.rows[error.slide_id])
         with open_staged(slide, StagingConfig()) as (_, reader):
+            facts = SlideFacts(reader.info.dimensions, slide.mpp)
+            scored = source.scores(error, places.workspace, facts)
             return _picture(reader, scored, places.workspace)
     except Exception as problem:
         if not isinstance(problem, CraneError):

@@ -21,7 +21,7 @@ from crane_ray.maps.scores import SlideScores, read_scores
 from crane_ray.mil.checkpoints import Checkpoint, load_checkpoint
 from crane_ray.report.mistakes import Mistake
 from crane_ray.slides.patch_files import read_patches
-from crane_ray.slides.workspace import SlideRow, Workspace
+from crane_ray.slides.workspace import Workspace
 
 TOLERANCE = 0.02
 """Between a probability now and that of the run: bf16 on another device, not another network."""
@@ -38,10 +38,20 @@ class Scored:
     """Which networks'."""
 
 
+@dataclass(frozen=True)
+class SlideFacts:
+    """What is known of an error's slide."""
+
+    dimensions: tuple[int, int]
+    """Width and height at level 0, px."""
+    mpp: float | None
+    """um/px at level 0."""
+
+
 class ScoreSource(Protocol):
     """Where attention comes from."""
 
-    def scores(self, error: Mistake, work: Workspace, row: SlideRow) -> Scored:
+    def scores(self, error: Mistake, work: Workspace, slide: SlideFacts) -> Scored:
         """The attention on an error's slide.
 
         Raises:
@@ -79,7 +89,7 @@ class StoreScores:
         reader = FeatureStore.open(self.root).reader()
         return reader, {bare_slide_id(name): name for name in reader.slide_ids()}
 
-    def scores(self, error: Mistake, work: Workspace, row: SlideRow) -> Scored:
+    def scores(self, error: Mistake, work: Workspace, slide: SlideFacts) -> Scored:
         """See `ScoreSource`; the network must say what it said in the run."""
         reader, names = self._opened
         if error.slide_id not in names:
@@ -88,19 +98,17 @@ class StoreScores:
         network = self._network(error.fold)
         found = attend([network], features.features)
         self._require_same(error, network, found.probabilities)
-        grid = read_patches(work.patches(row.slide_id), row.slide_id)
-        if row.width_px is None or row.height_px is None:
-            raise SlideError(f"{work.slides_table} does not say how large it is")
+        grid = read_patches(work.patches(error.slide_id), error.slide_id)
         ranked_HN = np.stack([percentiles(raw_N) for raw_N in found.raw_HN])
         scores = SlideScores(
-            slide_id=row.slide_id,
+            slide_id=error.slide_id,
             heads=found.heads,
             xy=features.xy,
             raw_HN=found.raw_HN,
             percentile_HN=ranked_HN.astype(np.float32),
             footprint_px=float(grid.geometry.footprint_xy[0]),
-            dimensions=(row.width_px, row.height_px),
-            mpp=row.mpp,
+            dimensions=slide.dimensions,
+            mpp=slide.mpp,
         )
         return Scored(scores, head_for(found.heads, error), f"network of fold {error.fold}")
 
@@ -131,13 +139,14 @@ class MapScores:
 
     folder: MapsFolder
 
-    def scores(self, error: Mistake, work: Workspace, row: SlideRow) -> Scored:
+    def scores(self, error: Mistake, work: Workspace, slide: SlideFacts) -> Scored:
         """See `ScoreSource`; mostly of several folds' networks together."""
         path = self.folder.scores(error.slide_id)
         if not storage.exists(path):
             raise StoreError(f"maps {self.folder.root} have none of it")
         scores = read_scores(path)
         folds = list(self.folder.read_header().checkpoints)
-        several = f"mean of the networks of folds {', '.join(folds)}"
+        # The folder does not say of each slide whether it was mapped by --held-out.
+        several = f"folds {', '.join(folds)} together, or those that the slide was held out of"
         whose = several if len(folds) > 1 else f"network of fold {', '.join(folds)}"
         return Scored(scores, head_for(scores.heads, error), whose)

@@ -17,8 +17,8 @@ def split_note(split: str) -> str:
     if split == "val":
         return (
             "These are val parts: their loss chose each network's epoch, and temperatures and "
-            "thresholds are fitted on them. The numbers are better than those of cases that "
-            "nothing saw."
+            "thresholds are fitted on them. They flatter: expect less of cases that nothing "
+            "saw."
         )
     if split == "train":
         return (

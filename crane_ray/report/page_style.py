@@ -55,7 +55,7 @@ footer { margin-top: 56px; border-top: 2px solid var(--ink); padding-top: 12px; 
 ul.reading { padding-left: 20px; max-width: 84ch; font-size: 14.5px; }
 ul.reading li { margin: 6px 0; }
 @media (max-width: 1100px) { .metrics small { display: block; }
-  .metrics td, .metrics th { padding-right: 10px; } }
+  .metrics td, .metrics th { padding-right: 10px; } .metrics thead th { white-space: normal; } }
 @media (max-width: 900px) { pre { columns: 1; } }
 @media print {
   body { font-size: 9.5pt; } main { padding: 0; }
@@ -67,7 +67,8 @@ ul.reading li { margin: 6px 0; }
   nav.contents li { padding: 1pt 0; gap: 0 10pt; }
   nav.contents li > a:first-child { min-width: 120pt; }
   .charts { grid-template-columns: 1fr 1fr; column-gap: 8mm; }
-  .charts svg.chart { max-width: 86mm; }
+  .charts svg.chart { max-width: 86mm; } .charts table.classes { min-width: 0; width: 60%; }
+  .metrics thead th { white-space: normal; }
   .finding, figure, .metric, li, section.whole { break-inside: avoid; }
   .note { break-after: avoid; }
   .finding { font-size: 8.5pt; margin: 4pt 0; }

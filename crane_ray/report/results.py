@@ -126,7 +126,7 @@ class TaskResults:
     @cached_property
     def bag(self) -> str:
         """What a row is of: ``slide`` or ``case``."""
-        return "slide" if any(self.rows.slide_ids_N) else "case"
+        return "slide" if any(self.every_row.slide_ids_N) else "case"
 
     @cached_property
     def num_cases(self) -> int:

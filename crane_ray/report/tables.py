@@ -82,7 +82,7 @@ def table(
             )  # fmt: skip
         body.append(element("tr", *cells))
     parts = [element("caption", escaped(caption))] if caption else []
-    parts += [element("thead", element("tr", *head)), element("tbody", *body)]
+    parts += [element("thead", element("tr", *head)), element("tbody", "", *body)]
     return element("table", *parts, class_=class_)
 
 

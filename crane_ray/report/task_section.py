@@ -67,6 +67,8 @@ def _folds(found: TaskResults) -> str:
     without, _ = groups_left_out(found, "auc")
     if 2 * without >= len(found.groups) > 0:
         content += forest_chart(found, "accuracy", METRICS["accuracy"])
+    if not found.folds:
+        return content
     content += wide("Folds", folds_table(found))
     return content + (wide("Subgroups", groups_table(found)) if found.groups else "")
 

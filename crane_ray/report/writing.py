@@ -1,5 +1,6 @@
 """The report of a run, written into its folder, with pictures of its errors where there can be."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from crane_ray.report.page import report_page
 from crane_ray.report.reading import read_run
 from crane_ray.report.results import RunResults
 from crane_ray.slides.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 NAME = "report.html"
 
@@ -35,13 +38,14 @@ def write_report(
         maps: folder of maps whose attention is shown in place of that of the erring network.
 
     Raises:
-        ConfigError: the folder holds no run, or ``work`` or ``maps`` is none.
+        ConfigError: the folder holds no run, ``work`` or ``maps`` is none, or the maps are of
+            other networks.
         StoreError: one of its files cannot be read.
         StorageError: the page cannot be written.
     """
     results = read_run(run)
     if maps is not None:
-        MapsFolder(maps).read_header()  # for its error
+        _require_own_maps(results, maps)
     if work is not None and not storage.exists(Workspace(work).slides_table):
         raise ConfigError(
             f"--work {work}: no slides.parquet there; give the workspace that the slides were "
@@ -50,12 +54,25 @@ def write_report(
     why_none = ""
     try:
         pictures = error_pictures(results, work=work, maps=maps)
-    except NoPicturesError as error:
+    except Exception as error:  # whatever it is, the page is more than its pictures
+        if not isinstance(error, CraneError):
+            log.warning("no pictures of the errors of %s", run, exc_info=True)
         pictures, why_none = {}, str(error)
     page = report_page(results, pictures=pictures, why_none=why_none)
     path = out or storage.join(run, NAME)
     storage.put_bytes(path, page.encode())
     return path
+
+
+def _require_own_maps(results: RunResults, maps: str) -> None:
+    """Refuses maps that other networks made than those that erred."""
+    made_by = {print_ for print_ in MapsFolder(maps).read_header().checkpoints.values() if print_}
+    own = {print_ for print_ in (results.checkpoints or {}).values() if print_}
+    if made_by and own and not made_by & own:
+        raise ConfigError(
+            f"--maps {maps}: made by other networks ({', '.join(sorted(made_by))}) than those of "
+            f"{results.folder} ({', '.join(sorted(own))}); give the maps of this run, or none"
+        )
 
 
 def error_pictures(results: RunResults, *, work: str | None, maps: str | None) -> Pictures:

@@ -29,7 +29,7 @@ from crane_ray.runtime.prediction_tasks import predict_on_cluster
 from crane_ray.runtime.reporting import Reporter, Silent
 from crane_ray.runtime.studies import StudyData, study_provenance
 from crane_ray.runtime.study_jobs import BagsConfig
-from crane_ray.runtime.trained import val_predictions
+from crane_ray.runtime.trained import seen_in_training, val_predictions
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ def assess(
             ]
     left_out = _each_once([*subjects.failed, *(it for own in verdicts for it in own.left_out)])
     provenance = study_provenance(data) if data is not None else {}
+    models = [own.model for own in panel.members.values()]
     summary = AssessmentSummary(
         job.folder,
         _table(
@@ -105,7 +106,12 @@ def assess(
             left_out=left_out,
             provenance=provenance,
         ),
-        (*panel.findings, *subjects.findings, *(data.cohort.findings if data is not None else ())),
+        (
+            *panel.findings,
+            *subjects.findings,
+            *(data.cohort.findings if data is not None else ()),
+            *(it for own in models for it in seen_in_training(own, subjects.cohort.slide_ids)),
+        ),
         left_out,
         [task for verdict in verdicts for task in verdict.uncalibrated],
     )

@@ -13,10 +13,10 @@ from crane_ray import storage
 from crane_ray.cohort.cohort import Cohort
 from crane_ray.cohort.findings import Finding
 from crane_ray.config import Config
-from crane_ray.errors import ConfigError
+from crane_ray.errors import ConfigError, StorageError
 from crane_ray.manifest import LeftOut, RunManifest
 from crane_ray.runtime.assessment_jobs import AssessJob
-from crane_ray.runtime.jobs import ClusterConfig
+from crane_ray.runtime.model_recipes import Difference, recipe_differences, table_of
 from crane_ray.runtime.panels import Networks
 
 MANIFEST = "manifest.json"
@@ -46,36 +46,59 @@ def require_free(job: AssessJob, members: Mapping[str, Networks]) -> None:
     """
     if job.overwrite or not storage.exists(storage.join(job.folder, "assessment.parquet")):
         return
-    if job.slides is not None and _is_same(job, members):
+    differing = _differences(job, members) if job.slides is not None else []
+    if job.slides is not None and not differing:
         return
-    of = ", of another job or other networks" if job.slides is not None else ""
+    told = f" of another job\n{table_of(differing, 'there', 'here')}\n" if differing else "; "
     raise ConfigError(
-        f"--out {job.folder}: there is an assessment already{of}; --overwrite writes in its place, "
+        f"--out {job.folder}: there is an assessment already{told}--overwrite writes in its place, "
         "another --out keeps it"
     )
 
 
-def _is_same(job: AssessJob, members: Mapping[str, Networks]) -> bool:
-    path = storage.join(job.folder, "config.yaml")
-    if not storage.exists(path):
-        return False
+def _differences(job: AssessJob, members: Mapping[str, Networks]) -> list[Difference]:
+    """In what the assessment that is there is of another job; nothing if it is the same one's."""
     try:
-        before = AssessJob.model_validate(yaml.safe_load(storage.read_bytes(path)))
-    except (ValueError, yaml.YAMLError):
-        return False
-    if _comparable(before) != _comparable(job):
-        return False
+        text = storage.read_bytes(storage.join(job.folder, "config.yaml"))
+        before = AssessJob.model_validate(yaml.safe_load(text))
+    except (ValueError, StorageError, yaml.YAMLError):
+        return [("config.yaml", "cannot be read", job.fingerprint())]
+    found = recipe_differences(_comparable(before), _comparable(job))
     manifest = storage.join(job.folder, MANIFEST)
-    if not storage.exists(manifest):
-        return True  # it was stopped while it wrote
+    if found or not storage.exists(manifest):  # without one it was stopped while it wrote
+        return found
     facts = json.loads(storage.read_bytes(manifest)).get("facts", {})
-    return bool(facts.get("checkpoints") == checkpoint_facts(members))
+    there = facts.get("checkpoints", {})
+    return [
+        (
+            f"networks of {own['path']}",
+            there.get(name, {}).get(fold, {}).get("fingerprint", "-"),
+            own["fingerprint"],
+        )
+        for name, folds in checkpoint_facts(members).items()
+        for fold, own in folds.items()
+        if there.get(name, {}).get(fold) != own
+    ]
 
 
 def _comparable(job: AssessJob) -> Config:
     """A job without what changes nothing in its results."""
+    idle = AssessJob.model_fields
+    names = (
+        "overwrite",
+        "maps",
+        "pictures",
+        "replace_stale",
+        "pack",
+        "staging",
+        "actors",
+        "cluster",
+    )
     return job.model_copy(
-        update={"cluster": ClusterConfig(), "overwrite": False, "maps": True, "pictures": True}
+        update={
+            "encoder": job.encoder.model_copy(update={"batch_size": None}),
+            **{name: idle[name].default for name in names},
+        }
     )
 
 

@@ -131,9 +131,9 @@ class AssessJob(Config):
             given = [name for name in ("cases", "features") if getattr(self, name) is not None]
             if given:
                 raise ValueError(
-                    f"--{given[0]} is for features that are there, and --slides makes them: give "
-                    "--slides and --work, or --features and --cases (with --slides, whose a slide "
-                    "is stands in the column case_id of a slide table)"
+                    f"--slides and --{given[0]} are two ways: --slides and --work make features of "
+                    "slides (whose each is stands in the column case_id of a slide table), "
+                    "--features and --cases take those that are there; give one of the two"
                 )
             if self.work is None:
                 raise ValueError(
@@ -147,17 +147,19 @@ class AssessJob(Config):
             )
         idle = self._of_no_effect()
         if idle:
-            raise ValueError(f"{idle} goes with --slides; these features are made already")
+            raise ValueError(
+                f"{', '.join(idle)}: of no effect with --features, which are made already; leave "
+                "it out, or give --slides"
+            )
         return self
 
-    def _of_no_effect(self) -> str:
-        """An option for slides that is given without any; '' where there is none."""
-        if self.work is not None:
-            return "--work"
-        for name in ("patch", "encoder", "tissue", "segmenter"):
-            if getattr(self, name) != AssessJob.model_fields[name].default:
-                return name
-        return ""
+    def _of_no_effect(self) -> list[str]:
+        """The options for slides that are given without any."""
+        given = ["--work"] if self.work is not None else []
+        for name in ("patch", "encoder"):
+            group = getattr(self, name)
+            given += [f"{name}.{key}" for key, value in group if value is not None]
+        return given + [name for name in ("tissue", "segmenter") if getattr(self, name) is not None]
 
     @property
     def folder(self) -> str:

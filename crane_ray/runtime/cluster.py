@@ -71,10 +71,10 @@ def _start(address: str | None, config: ClusterConfig) -> None:
         _check_address(address)
     try:
         if address is None or address == "local":
-            with _no_native_output():
+            with no_native_output():
                 _init_local(config, quiet)
         else:
-            with _no_native_output():
+            with no_native_output():
                 ray.init(address=address, **quiet)
     except AuthenticationError as error:
         raise ClusterError(f"Ray cluster at {address or 'local'}: {NO_TOKEN}") from error
@@ -96,7 +96,7 @@ def _init_local(config: ClusterConfig, quiet: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _no_native_output() -> Iterator[None]:
+def no_native_output() -> Iterator[None]:
     """Sends what Ray's C++ core writes to stderr nowhere: it announces its own log level."""
     saved = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -144,12 +144,13 @@ def _find(
             f"--model {own.model}: its encoder {info.name} needs {needed}: {error}"
         ) from error
     if found.sha256 != info.weights_sha256:
+        random = RANDOM_LABEL.fullmatch(info.weights)
         origin = "--weights" if asked.weights else set_variable or "found"
         raise ConfigError(
             f"--model {own.model}: its encoder {info.name} has other weights than these\n"
             f"  model: {info.weights}, SHA-256 {info.weights_sha256}\n"
             f"  here ({origin}): {found.label}, SHA-256 {found.sha256}\n"
-            "Give the model's own with --weights FILE"
+            f"{'Leave --weights out' if random else 'Give the file of the model with --weights'}"
         )
     return FoundEncoder(config, card, found)
 

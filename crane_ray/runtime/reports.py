@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Callable
 
-from crane_ray.report.writing import write_report
-
 log = logging.getLogger(__name__)
 
 
@@ -16,6 +14,9 @@ def try_report(run: str, note: Callable[[str], None]) -> str:
         note: told of what went wrong.
     """
     try:
+        # Here, so that a driver loads what draws pictures only once its work is done.
+        from crane_ray.report.writing import write_report
+
         return write_report(run)
     except Exception as error:  # whatever it is: the run's results are there, and count more
         log.warning("no report of %s", run, exc_info=True)

@@ -2,31 +2,35 @@
 
 import logging
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from urllib.parse import quote
 
+import ray
 from ray import serve
 from ray.serve.config import ProxyLocation
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 from starlette.applications import Starlette
 
-from crane_ray import storage
-from crane_ray.errors import ClusterError, ConfigError
-from crane_ray.runtime.cluster import connected
+from crane_ray.errors import ClusterError
+from crane_ray.runtime.cluster import connected, no_native_output
+from crane_ray.runtime.viewing_checks import (
+    check_port,
+    check_replicas,
+    check_workspace,
+    page_url,
+)
 from crane_ray.runtime.viewing_jobs import ViewJob
-from crane_ray.slides.workspace import Workspace
 from crane_ray.viewer.app import create_app
 from crane_ray.viewer.settings import ViewSettings
 
 APP = "crane-ray-view"
 CONCURRENT = 64
 """Requests that a replica takes at once; Serve's own 5 would make tiles wait for each other."""
-STARTING_S = 120.0
+STOPPING_S = 2.0
+"""A replica that is told to stop gets this long for the requests that it works on."""
 
 
 @dataclass(frozen=True)
@@ -50,60 +54,25 @@ def serving(job: ViewJob) -> Iterator[Address]:
         ClusterError: no cluster answers, Serve does not start, or already listens elsewhere.
     """
     check_workspace(job)
-    if job.cluster.address is None and "RAY_ADDRESS" not in os.environ:
+    embedded = is_embedded(job)
+    if embedded:
         check_port(job.host, job.port)
     settings = job.settings()
     quiet_serve()
-    with connected(job.cluster):
+    with connected(job.cluster) as nodes:
+        check_replicas(job, nodes)
         started = _start(job)
         try:
             _deploy(job, settings)
             yield Address(page_url(job, settings.token), settings.token)
         finally:
-            _stop(everything=started)
+            _stop(everything=started and not embedded)
 
 
-def check_workspace(job: ViewJob) -> None:
-    """Refuses a folder that is no workspace; one without slides yet is shown.
-
-    Raises:
-        ConfigError: there is nothing at the path, or a file.
-    """
-    kind = storage.kind_of(job.work)
-    if kind != "folder":
-        what = "a file" if kind else "nothing there"
-        raise ConfigError(
-            f"--work {job.work}: {what}; give the folder that crane-ray patch --work wrote"
-        )
-    Workspace(job.work).read_slides()
-
-
-def check_port(host: str, port: int) -> None:
-    """Refuses a port that is taken, before Ray starts for nothing.
-
-    Raises:
-        ConfigError: it is, or the host is not this machine's.
-    """
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
-            0
-        ]
-        with socket.socket(family, kind, protocol) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(place)
-    except OSError as error:
-        raise ConfigError(
-            f"--host {host} --port {port}: cannot be listened on: {error.strerror or error}; give "
-            "another --port, or an address of this machine"
-        ) from error
-
-
-def page_url(job: ViewJob, token: str | None) -> str:
-    """The address to open: a name by which others reach this machine, where it listens to all."""
-    host = socket.gethostname() if job.host in {"0.0.0.0", "::"} else job.host
-    if ":" in host:
-        host = f"[{host}]"
-    return f"http://{host}:{job.port}/" + (f"?token={quote(token, safe='')}" if token else "")
+def is_embedded(job: ViewJob) -> bool:
+    """True where Ray starts and stops with the command."""
+    named = job.cluster.address not in {None, "local"} or "RAY_ADDRESS" in os.environ
+    return not named and not ray.is_initialized()
 
 
 def wait_for_stop() -> None:
@@ -159,6 +128,8 @@ def _deploy(job: ViewJob, settings: ViewSettings) -> None:
         name="viewer",
         num_replicas=job.replicas,
         max_ongoing_requests=CONCURRENT,
+        graceful_shutdown_timeout_s=STOPPING_S,
+        graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options={"num_cpus": 1},
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
     )
@@ -172,7 +143,9 @@ def _deploy(job: ViewJob, settings: ViewSettings) -> None:
 
 
 def _stop(*, everything: bool) -> None:
-    if everything:
-        serve.shutdown()
-    else:
-        serve.delete(APP)
+    """Ends the app, and Serve with it where that goes on without Ray being stopped."""
+    with no_native_output():  # Ray reports the end of Serve's controller as a failed task
+        if everything:
+            serve.shutdown()
+        else:
+            serve.delete(APP)

@@ -12,9 +12,11 @@ from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.extraction import run_extraction
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.heatmaps import run_heatmaps
+from crane_ray.runtime.model_recipes import scale_words
 from crane_ray.runtime.patching import run_patching
 from crane_ray.runtime.reporting import Reporter, Silent, Summary
 from crane_ray.runtime.slide_plans import SlidePlan, plan_slides
+from crane_ray.slides.patches import PatchSpec
 from crane_ray.slides.workspace import Workspace
 
 
@@ -100,10 +102,11 @@ def _map_jobs(
 
 def _subjects(plan: SlidePlan, patching: Summary, extraction: Summary | None) -> Subjects:
     stages = [patching, *([extraction] if extraction is not None else [])]
+    left_out = (slide for stage in stages for slide in stage.left_out)
     return Subjects(
         plan.cohort,
         plan.store,
-        tuple(_first_reasons(slide for stage in stages for slide in stage.left_out)),
+        tuple(_first_reasons(left_out, plan.patching.patch)),
         plan.findings,
         {
             "patch": plan.patching.patch.model_dump(mode="json"),
@@ -112,10 +115,16 @@ def _subjects(plan: SlidePlan, patching: Summary, extraction: Summary | None) ->
     )
 
 
-def _first_reasons(slides: Iterable[LeftOut]) -> Iterable[LeftOut]:
+def _first_reasons(slides: Iterable[LeftOut], spec: PatchSpec) -> Iterator[LeftOut]:
     """Each slide once, with why it got no further; under its bare id, as cohorts spell them."""
     seen: set[str] = set()
+    scale = scale_words(spec.mpp, spec.level)
     for slide in slides:
-        if slide.slide_id not in seen:
-            seen.add(slide.slide_id)
-            yield slide.model_copy(update={"slide_id": bare_slide_id(slide.slide_id)})
+        if slide.slide_id in seen:
+            continue
+        seen.add(slide.slide_id)
+        reason = slide.reason
+        if "--mpp" in reason or "--patch-level" in reason:  # advice for patching by itself
+            reason += f" (of another model: this one needs patches at {scale})"
+        bare = bare_slide_id(slide.slide_id)
+        yield slide.model_copy(update={"slide_id": bare, "reason": reason})

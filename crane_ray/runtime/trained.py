@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from crane_ray import storage
-from crane_ray.cohort.findings import Finding, counted
-from crane_ray.cohort.splits import SPLIT_FILE
+from crane_ray.cohort.findings import Finding, counted, some
+from crane_ray.cohort.slide_ids import bare_slide_id
+from crane_ray.cohort.splits import SPLIT_FILE, read_splits
 from crane_ray.cohort.tasks import TaskSpec
 from crane_ray.errors import ConfigError
 from crane_ray.evaluation.averaging import by_case
@@ -92,6 +93,32 @@ def folds_without_network(model: str, folds: Collection[int]) -> tuple[Finding, 
         f"what is said is the mean of the other {len(folds)}. Train them again with --resume"
     )
     return (Finding("warning", "folds_without_network", message, tuple(map(str, missing))),)
+
+
+def seen_in_training(model: str, slide_ids: Collection[str]) -> tuple[Finding, ...]:
+    """A warning where slides have the names of such that a run learned from, or was stopped on.
+
+    Args:
+        model: folder of a run with its splits; of others nothing is known.
+        slide_ids: without a file's extension.
+    """
+    files = storage.list_files(model, ".csv") if storage.kind_of(model) == "folder" else []
+    if not any(SPLIT_FILE.fullmatch(storage.name_of(path)) for path in files):
+        return ()
+    used = {
+        bare_slide_id(slide)
+        for split in read_splits(model).values()
+        for slide in (*split.train, *split.val)
+    }
+    names = tuple(slide for slide in slide_ids if slide in used)
+    if not names:
+        return ()
+    message = (
+        f"{counted(len(names), 'slide')} of {len(slide_ids):,} named like slides that {model} was "
+        f"trained on ({some(names)}); if they are the same, what is said of them tells nothing of "
+        "new ones"
+    )
+    return (Finding("warning", "seen_in_training", message, names),)
 
 
 def _why(outcome: str) -> str:

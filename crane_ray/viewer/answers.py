@@ -17,12 +17,13 @@ from crane_ray.slides.workspace import SlideRow
 from crane_ray.version import __version__
 from crane_ray.viewer import overlays
 from crane_ray.viewer.catalogue import Catalogue, Run, as_slide
+from crane_ray.viewer.faults import BadRequestError, MissingError
 from crane_ray.viewer.listing import MAX_LIMIT, Question, list_slides
 from crane_ray.viewer.open_readers import OpenReaders
 from crane_ray.viewer.replies import bytes_reply, etag_of, is_known, json_reply, not_changed
 from crane_ray.viewer.settings import ViewSettings
 from crane_ray.viewer.slide_facts import pixel_facts, slide_facts, unreadable
-from crane_ray.viewer.tiles import JPEG_QUALITY, MAX_CROP_SIDE, Tiles, no_picture
+from crane_ray.viewer.tiles import JPEG_QUALITY, MAX_CROP_SIDE, Tiles, no_picture, shrunk
 from crane_ray.viewer.versions import Versions
 
 Maker = Callable[[Slide, str], bytes]
@@ -31,14 +32,6 @@ Maker = Callable[[Slide, str], bytes]
 MB = 2**20
 JPEG, SVG, BINARY = "image/jpeg", "image/svg+xml", "application/octet-stream"
 MAX_NUMBER = 2**31 - 1
-
-
-class MissingError(CraneError, LookupError):
-    """Something asked for that the workspace does not have."""
-
-
-class BadRequestError(CraneError, ValueError):
-    """An address that makes no sense."""
 
 
 class Answers:
@@ -111,6 +104,11 @@ class Answers:
                 facts |= pixel_facts(row, reader.info, version)
         except CraneError as error:
             facts |= unreadable(row, error)
+        workspace = self._catalogue.workspace
+        facts["marks"] = {
+            "contours": storage.exists(workspace.contours(row.slide_id)),
+            "patches": storage.exists(workspace.patches(row.slide_id)),
+        }
         return json_reply(request, facts)
 
     def tile(self, request: Request) -> Response:
@@ -126,10 +124,17 @@ class Answers:
         A list of slides of which some failed is no error of the page.
         """
         row = self._row(request)
+        far = self._settings.staging.local or storage.is_uri(row.uri)
         try:
-            return self._picture(request, row, "thumbnail", self._tiles.thumbnail)
+            if not far:
+                return self._picture(request, row, "thumbnail", self._tiles.thumbnail)
+            why = "its file is far away, and fetched when the slide is opened"
         except CraneError as error:
-            return bytes_reply(request, no_picture(str(error)), SVG)
+            why = str(error)
+        try:
+            return self._mask(request, row)
+        except CraneError:
+            return bytes_reply(request, no_picture(why), SVG)
 
     def crop(self, request: Request) -> Response:
         """A square of the slide: x, y and side in level-0 px."""
@@ -221,6 +226,11 @@ class Answers:
                 f"slide {scores.slide_id}: no head of this name; there are "
                 f"{', '.join(scores.heads)}"
             )
+
+    def _mask(self, request: Request, row: SlideRow) -> Response:
+        """The picture that patching made: small, and in the workspace wherever the slide is."""
+        path = self._own(self._catalogue.workspace.mask(row.slide_id))
+        return bytes_reply(request, shrunk(storage.read_bytes(path)), JPEG)
 
     def _picture(self, request: Request, row: SlideRow, what: str, make: Maker) -> Response:
         try:

@@ -13,9 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from crane_ray.errors import CraneError
-from crane_ray.viewer.answers import Answers, BadRequestError, MissingError
+from crane_ray.viewer.answers import Answers
 from crane_ray.viewer.assets import read_assets
 from crane_ray.viewer.deep_zoom import NoPixelsError
+from crane_ray.viewer.faults import BadRequestError, MissingError
 from crane_ray.viewer.gate import Gate
 from crane_ray.viewer.replies import bytes_reply, problem
 from crane_ray.viewer.settings import ViewSettings
@@ -27,22 +28,26 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def create_app(settings: ViewSettings) -> Starlette:
     """The app of a workspace, to be served by whatever speaks ASGI.
 
-    Decoding runs in threads, so that the page and what is cached answer meanwhile.
+    Decoding runs in threads, so that the page and what is cached answer meanwhile. Its threads and
+    slides are closed by its lifespan, or by ``app.state.close()`` where a server runs none.
     """
     answers = Answers(settings)
     threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="viewer")
 
+    def close() -> None:
+        threads.shutdown(wait=True, cancel_futures=True)
+        answers.close()
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        threads.shutdown(wait=True, cancel_futures=True)
-        answers.close()
+        close()
 
     def route(path: str, handler: Handler) -> Route:
         return Route(path, _threaded(handler, threads), methods=["GET"])
 
     slide = "/api/slides/{slide_id}"
-    return Starlette(
+    app = Starlette(
         routes=[
             *_asset_routes(),
             route("/api/workspace", answers.workspace),
@@ -62,6 +67,8 @@ def create_app(settings: ViewSettings) -> Starlette:
         exception_handlers={404: _not_found, 405: _not_allowed},
         lifespan=lifespan,
     )
+    app.state.close = close
+    return app
 
 
 def _asset_routes() -> list[Route]:

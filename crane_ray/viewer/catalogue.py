@@ -54,7 +54,11 @@ class Snapshot:
     """Changes with the content."""
 
     def run(self, name: str | None) -> Run | None:
-        """The run of a name, the first one where none is asked for; None if there is none."""
+        """The run of a name, the first one where none is asked for; None if there is none.
+
+        The first one has maps of the most slides, and those that the diagnosis rests on (not dense)
+        where several do.
+        """
         if name:
             return self.runs.get(name)
         return next(iter(self.runs.values()), None)
@@ -71,14 +75,18 @@ class Catalogue:
         self._look_at = 0.0
 
     def snapshot(self) -> Snapshot:
-        """The workspace as it is now, or was a few seconds ago."""
-        with self._lock:
-            if time.monotonic() >= self._look_at:
-                begun = time.monotonic()
-                self._snapshot = self._look(self._snapshot)
-                took = time.monotonic() - begun
-                self._look_at = begun + max(LOOK_EVERY_S, took / LOOK_SHARE)
-            return self._snapshot
+        """The workspace as it is now, or was a few seconds ago.
+
+        One thread looks for changes; the others go on with what is known meanwhile, once there is
+        anything.
+        """
+        is_first = self._look_at == 0.0
+        if time.monotonic() >= self._look_at and self._lock.acquire(blocking=is_first):
+            try:
+                self._look_if_due()
+            finally:
+                self._lock.release()
+        return self._snapshot
 
     def slide(self, slide_id: str) -> SlideRow | None:
         """A slide's row; None where the workspace has no such slide."""
@@ -87,6 +95,14 @@ class Catalogue:
     def own_file(self, path: str) -> str:
         """A file of the workspace; see `inside`."""
         return inside(self.workspace.root, path)
+
+    def _look_if_due(self) -> None:
+        begun = time.monotonic()
+        if begun < self._look_at:
+            return
+        self._snapshot = self._look(self._snapshot)
+        took = time.monotonic() - begun
+        self._look_at = begun + max(LOOK_EVERY_S, took / LOOK_SHARE)
 
     def _look(self, before: Snapshot) -> Snapshot:
         problems: list[str] = []
@@ -100,8 +116,9 @@ class Catalogue:
             problems.append(str(error))
             stamp = ""
         slides = self._slides(problems)
-        runs = [self._run(folder, problems) for folder in folders]
-        for run in (run for run in runs if run is not None):
+        found = (self._run(folder, problems) for folder in folders)
+        runs = sorted((run for run in found if run is not None), key=_rank)
+        for run in runs:
             unknown = len(run.rows.keys() - slides.keys())
             if unknown:
                 problems.append(
@@ -110,7 +127,7 @@ class Catalogue:
                 )
         return Snapshot(
             slides,
-            {run.name: run for run in runs if run is not None},
+            {run.name: run for run in runs},
             self._diagnoses(problems),
             tuple(problems),
             stamp,
@@ -160,6 +177,10 @@ class Catalogue:
         except CraneError as error:
             problems.append(str(error))
             return {}
+
+
+def _rank(run: Run) -> tuple[int, bool, str]:
+    return -sum(map(run.has_maps, run.rows)), run.header.dense, run.name
 
 
 def as_slide(row: SlideRow) -> Slide:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from crane_ray.errors import ConfigError
 from crane_ray.slides.workspace import SlideRow
 from crane_ray.viewer.catalogue import Run, Snapshot
+from crane_ray.viewer.faults import BadRequestError
 from crane_ray.viewer.predictions import Prediction
 
 MAX_LIMIT = 200
@@ -34,10 +34,10 @@ def list_slides(snapshot: Snapshot, question: Question) -> dict[str, Any]:
     """The answer for the page: how many there are and match, and the rows asked for.
 
     Raises:
-        ConfigError: an unknown filter or sort key.
+        BadRequestError: an unknown filter or sort key.
     """
     if question.show not in FILTERS:
-        raise ConfigError(f"show {question.show!r}: {', '.join(FILTERS)} are known")
+        raise BadRequestError(f"show {question.show!r}: {', '.join(FILTERS)} are known")
     run = snapshot.run(question.run)
     words = question.text.casefold().split()
     found = [
@@ -114,7 +114,7 @@ def _sort_value(sort: str, snapshot: Snapshot, run: Run | None) -> Callable[[Sli
     if sort in simple:
         return simple[sort]
     if not sort.startswith(PROBABILITY):
-        raise ConfigError(f"sort {sort!r}: {', '.join(simple)}, p:TASK:CLASS are known")
+        raise BadRequestError(f"sort {sort!r}: {', '.join(simple)}, p:TASK:CLASS are known")
     task, _, name = sort.removeprefix(PROBABILITY).partition(":")
 
     def probability(row: SlideRow) -> float | None:

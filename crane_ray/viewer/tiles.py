@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from crane_ray.errors import SlideError
 from crane_ray.slides.slide import Slide, SlideReader
 from crane_ray.viewer.deep_zoom import DeepZoom, Region
 from crane_ray.viewer.lru import BytesCache
@@ -97,6 +98,22 @@ def encode(pixels: Pixels) -> bytes:
         fastdct=True,
     )
     return data
+
+
+def shrunk(jpeg: bytes) -> bytes:
+    """A JPEG of at most THUMBNAIL_PX in width and height.
+
+    Raises:
+        SlideError: it is none.
+    """
+    try:
+        pixels = simplejpeg.decode_jpeg(jpeg, min_width=THUMBNAIL_PX)
+    except ValueError as error:
+        raise SlideError(f"not a JPEG: {error}") from error
+    height, width = pixels.shape[:2]
+    share = min(1.0, THUMBNAIL_PX / max(height, width))
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    return encode(np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)))
 
 
 def no_picture(reason: str) -> bytes:

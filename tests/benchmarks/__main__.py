@@ -24,6 +24,7 @@ STAGES = {
     "one_slide": "one_slide",
     "growth": "growth",
     "maps": "maps",
+    "tiles": "tiles",
     "training": "training",
     "training_gpu": "training_gpu",
 }

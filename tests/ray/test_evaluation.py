@@ -68,6 +68,8 @@ def test_the_test_part_again_is_what_the_run_said(
     for name in "012":
         outcome = json.loads((run / "folds" / name / "outcome.json").read_text())
         assert facts["checkpoints"][name]["fingerprint"] == outcome["fingerprint"]
+    page = (folder / "report.html").read_text()
+    assert "Evaluation EVAL_own_s1_test" in page and "ensemble of the folds" in page
     assert call(words(study, run, tmp_path)) == 2
     assert "there is an evaluation already" in capsys.readouterr().out
 

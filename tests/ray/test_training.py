@@ -73,8 +73,11 @@ def test_a_run_its_results_and_going_on(
     assert names >= {
         "config.yaml", "manifest.json", "predictions.parquet", "metrics.csv", "metrics.json",
         "experiment_own.txt", "summary_partial_0_2.csv", "splits_0.csv", "split_1_results.pkl",
-        "s_0_checkpoint.pt", "s_0_checkpoint.safetensors", "s_0_checkpoint.json",
+        "s_0_checkpoint.pt", "s_0_checkpoint.safetensors", "s_0_checkpoint.json", "report.html",
     }  # fmt: skip
+    assert f"report: {run}/report.html" in out.replace("\n", "")
+    page = (run / "report.html").read_text()
+    assert "site=north" in page and "epoch 4 kept" in page
     assert (run / "splits_1.csv").read_bytes() == (study.splits / "splits_1.csv").read_bytes()
     assert [step for step, _ in events(run / "1")["train/loss"]] == [0, 1, 2, 3]
     assert manifest(run).outcome == "done"
@@ -120,6 +123,8 @@ def test_what_fails_is_told_recorded_and_costs_nothing_else(
     assert [slide.slide_id for slide in found.left_out] == ["S5"]
     assert (found.counts["folds"], found.counts["failed_folds"]) == (3, 2)
     assert "empty_parts" in {finding["kind"] for finding in found.facts["findings"]}
+    page = (run / "report.html").read_text()
+    assert "at bag S3; lower --lr" in page and "features that are no finite numbers" in page
     assert call(study.words(tmp_path, "--resume")) == 1  # tried again, and told again
     out = capsys.readouterr().out
     assert "training: 2 folds" in out

@@ -89,6 +89,7 @@ export class SlideList {
 
   say({ total, matched }) {
     const slides = (number) => `${count(number)} ${number === 1 ? "slide" : "slides"}`;
+    document.body.classList.toggle("nothing", !total);
     let text = matched === total ? slides(total) : `${count(matched)} of ${slides(total)}`;
     if (!total) text = "This workspace has no slides yet. crane-ray patch --slides FOLDER --work WORK lists them here.";
     else if (!matched) text = `None of ${slides(total)} matches. Clear the search or show all slides.`;
@@ -150,7 +151,8 @@ function facts(slide) {
     const word = STATUS[slide.status] ?? slide.status;
     return make("span", { class: "trouble", title: slide.reason }, make("b", {}, word), slide.reason ? ` ${slide.reason}` : "");
   }
-  const said = [`${count(slide.num_patches ?? 0)} patches`];
+  const patches = slide.num_patches ?? 0;
+  const said = [`${count(patches)} ${patches === 1 ? "patch" : "patches"}`];
   if (slide.maps === "failed") said.push("maps failed");
   else if (!slide.maps) said.push("no maps");
   return make("span", { class: "facts", title: slide.maps_reason }, said.join(", "));
@@ -171,4 +173,4 @@ function predictions(slide) {
   return make("span", { class: "predictions" }, ...shown);
 }
 
-export const words = (name) => name.replaceAll("_", " ");
+export const words = (name) => name.replaceAll("_", " ").replace(":", ": ");

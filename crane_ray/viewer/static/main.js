@@ -101,8 +101,16 @@ async function showSlide() {
     say("");
     await Promise.all([loadMap(asking.signal), loadMarks(asking.signal)]);
   } catch (error) {
-    if (error.name !== "AbortError") say(error.message, true);
+    if (error.name === "AbortError") return;
+    say(error.message, true);
+    if (!facts) showNothing();
   }
+}
+
+/** A slide of which nothing is known: the address names none of the workspace. */
+function showNothing() {
+  find("stage").classList.add("empty");
+  find("panel").hidden = true;
 }
 
 function showFound() {
@@ -116,6 +124,7 @@ function showFound() {
   able("controls", heads.length > 0);
   able("marks-section", Boolean(facts.tiles));
   find("stage").classList.toggle("empty", !facts.tiles);
+  find("strips").hidden = !heads.length; // takes its room before the slide is fitted into the rest
   find("heads-note").textContent = headsNote(heads);
 }
 
@@ -169,11 +178,15 @@ async function showHead(signal = loading.signal) {
 }
 
 async function loadMarks(signal) {
-  const { slide_id } = facts;
-  if ((state.contours || state.labels) && !stage.marks.contours) {
+  const { slide_id, marks } = facts;
+  const lacking = [];
+  if ((state.contours || state.labels) && !marks.contours) lacking.push("tissue contours");
+  if (state.grid && !marks.patches) lacking.push("patches");
+  if (lacking.length) say(`No ${lacking.join(" and no ")} of this slide.`, false, 5000);
+  if ((state.contours || state.labels) && marks.contours && !stage.marks.contours) {
     await orHint(async () => stage.marks.setContours(await json(slideUrl(slide_id, "/contours"), signal)));
   }
-  if (state.grid && !stage.marks.grid) {
+  if (state.grid && marks.patches && !stage.marks.grid) {
     await orHint(async () => {
       const found = await buffer(slideUrl(slide_id, "/patches"), signal);
       const [width, height] = found.headers.get("X-Footprint-Px").split(" ").map(Number);

@@ -21,8 +21,8 @@ export function showHeads(heads, current, predictions, onChosen) {
       "label",
       { class: "head" },
       input,
-      make("span", { class: "name" }, words(head.replace(":", ": "))),
-      known ? make("span", { class: "decision" }, words(label)) : null,
+      make("span", { class: "name" }, words(head)),
+      known ? make("span", { class: "decision" }, head.includes(":") ? "" : words(label)) : null,
       known ? bar(probability) : null,
       known ? make("span", { class: "number" }, probability.toFixed(2)) : null,
     );
@@ -69,8 +69,6 @@ export function showFacts(facts) {
 
 /** The strips of patches with the highest and the lowest scores. */
 export function showStrips(slideId, head, extremes, onChosen) {
-  find("strips").hidden = !extremes?.top.length;
-  if (!extremes) return;
   const side = Math.round(extremes.footprint_px);
   for (const which of ["top", "bottom"]) {
     const items = extremes[which].map((patch, rank) => {

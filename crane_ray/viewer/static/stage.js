@@ -15,12 +15,14 @@ export class Stage {
     this.marks = new Marks(find("marks"));
     this.facts = null;
     this.index = null;
+    this.asked = null; // the place gone to last, until the user moves
     this.describeScore = () => "";
     this.onMoved = () => {};
     this.onProblem = () => {};
     this.osd = window.OpenSeadragon({
       element: find("osd"),
       drawer: "canvas",
+      tabIndex: -1, // the stage around it is the one stop of the tab key
       showNavigationControl: false,
       showNavigator: true,
       navigatorPosition: "TOP_RIGHT",
@@ -39,9 +41,15 @@ export class Stage {
       imageLoaderLimit: 6,
       timeout: 60000,
     });
+    this.osd.canvas.append(find("overlay"), find("marks")); // beneath the small map
     this.osd.addHandler("update-viewport", () => this.paint());
     this.osd.addHandler("animation-finish", () => this.onMoved(this.centre()));
-    this.osd.addHandler("resize", () => this.paint());
+    // OpenSeadragon keeps its own idea of the zoom when the window or a strip takes room; what was
+    // asked for is asked for again, unless the user has moved since.
+    this.osd.addHandler("resize", () => queueMicrotask(() => this.asked && this.go(this.asked, true)));
+    for (const moved of ["canvas-drag", "canvas-scroll", "canvas-pinch", "canvas-double-click", "navigator-click", "navigator-drag"]) {
+      this.osd.addHandler(moved, () => (this.asked = null));
+    }
     this.osd.addHandler("tile-load-failed", (event) => this.onProblem(event));
     this.osd.addHandler("canvas-key", (event) => (event.preventDefaultAction = true));
     const stage = find("stage");
@@ -70,7 +78,7 @@ export class Stage {
   }
 
   close() {
-    this.facts = this.index = null;
+    this.facts = this.index = this.asked = null;
     this.osd.close();
     this.painter.clear();
     this.marks.reset();
@@ -102,6 +110,7 @@ export class Stage {
   /** Goes to a centre and zoom; to the whole slide where they are null. */
   go({ x, y, zoom }, atOnce = calm.matches) {
     if (!this.facts) return;
+    this.asked = { x, y, zoom };
     const { viewport } = this.osd;
     if (zoom === null || x === null || y === null) {
       viewport.goHome(atOnce);
@@ -126,12 +135,14 @@ export class Stage {
 
   zoomBy(factor) {
     if (!this.facts) return;
+    this.asked = null;
     this.osd.viewport.zoomBy(factor, null, calm.matches);
     this.osd.viewport.applyConstraints(calm.matches);
   }
 
   pan(across, down) {
     if (!this.facts) return;
+    this.asked = null;
     const bounds = this.osd.viewport.getBounds(false);
     const by = new window.OpenSeadragon.Point(across * PAN_SHARE * bounds.width, down * PAN_SHARE * bounds.height);
     this.osd.viewport.panBy(by, calm.matches);

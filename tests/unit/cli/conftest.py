@@ -18,5 +18,8 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*words: Any) -> None:
         raise AssertionError("a Ray was started")
 
-    for module in ("training", "evaluation", "tuning"):
+    for module in (
+        "training", "evaluation", "tuning", "assessment", "slide_assessment", "patching",
+        "extraction",
+    ):  # fmt: skip
         monkeypatch.setattr(f"crane_ray.runtime.{module}.connected", refuse)

@@ -221,3 +221,19 @@ def test_help_in_a_message_keeps_its_capitals(capsys: pytest.CaptureFixture[str]
     assert "give --labels (label table (CSV or" in capsys.readouterr().out
     assert call(["train"]) == 2
     assert "give --labels (CSV or Parquet" in capsys.readouterr().out
+
+
+def test_a_group_that_is_left_out_unless_something_of_it_is_given_shows_no_defaults() -> None:
+    class Optional(Config):
+        """A job."""
+
+        group: Group | None = None
+        """The group."""
+
+    fields = {field.flag.name: field for field in flagged_fields(Optional)}
+    assert not fields["--patch-size"].has_default
+    assert all(field.has_default for field in flagged_fields(Job))
+    command = click.command()(config_options(Optional)(lambda **options: 0))
+    assert "[default:" not in CliRunner().invoke(command, ["--help"]).output
+    assert load_job(Optional, {}).group is None
+    assert load_job(Optional, {"patch_size": "64"}).group == Group(size_px=64)

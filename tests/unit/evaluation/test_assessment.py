@@ -5,7 +5,12 @@ import pandas as pd
 import pytest
 
 from crane_ray.cohort.tasks import TaskSpec
-from crane_ray.evaluation.assessment import assessment_table, calibrated_ensemble, with_grades
+from crane_ray.evaluation.assessment import (
+    assessment_table,
+    calibrated_ensemble,
+    of_all_cases,
+    with_grades,
+)
 from crane_ray.evaluation.calibration import fit_temperature
 from crane_ray.evaluation.predictions import Predictions, softmax
 
@@ -95,3 +100,27 @@ def test_any_of_several_findings_calls_for_a_grade() -> None:
     grades = assessment_table([GRADE], {"grade": low}, {})
     found = with_grades(table, grades, {"cell": "no_cell", "amr": "no_amr"})
     assert found["decision_grade"].isna().tolist() == [True, False, False, False]
+
+
+def test_every_case_is_a_row_blank_where_no_slide_could_be_used() -> None:
+    table = assessment_table([CELL], {"cell": {"B": np.array([0.2, 0.8])}}, {})
+    slides = {"A": ["s1"], "B": ["s2", "s3"]}
+    whole = of_all_cases(table, slides, {"s1": "cut short", "s3": "no tissue"})
+    assert whole["case_id"].tolist() == ["A", "B"]
+    assert whole["num_slides"].tolist() == [0, 1]
+    assert whole["num_left_out"].tolist() == [1, 1]
+    assert whole["left_out"].tolist() == ["s1: cut short", "s3: no tissue"]
+    assert whole.iloc[0][["decision_cell", "p_cell_no_cell", "p_cell_cell"]].isna().all()
+    assert whole.iloc[1][["decision_cell", "p_cell_cell"]].to_list() == ["cell", 0.8]
+    columns = list(whole.columns)
+    assert columns.index("decision_cell") < columns.index("p_cell_no_cell"), "in reading order"
+
+
+def test_of_no_case_that_could_be_assessed_all_are_blank() -> None:
+    nothing = assessment_table([CELL], {"cell": {}}, {"cell": 0.5})
+    grades = assessment_table([GRADE], {"grade": {}}, {})
+    whole = of_all_cases(
+        with_grades(nothing, grades, {"cell": "no_cell"}), {"A": ["s1"]}, {"s1": "cut short"}
+    )
+    assert whole.iloc[0][["decision_cell", "decision_grade", "p_grade_high"]].isna().all()
+    assert whole["num_slides"].tolist() == [0]

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from crane_ray.errors import ScaleError, SlideError
 from crane_ray.maps import raster
+from crane_ray.maps.canvas import plan_canvas
 from crane_ray.maps.colours import shown_values
 from crane_ray.maps.percentiles import percentiles
 from crane_ray.maps.raster import render
 from crane_ray.maps.scores import SlideScores
 from crane_ray.maps.settings import MapSettings
+from crane_ray.slides.slide import SlideInfo
 from crane_ray.slides.tissue import TissueContours
 from crane_ray.testing.pyramids import write_pyramid
 from tests.unit.maps.slides import Image, lattice, opened, paint_one_by_one, scores_of
@@ -34,8 +36,10 @@ def beneath(path: Path, level: int) -> tuple[Image, tuple[float, float]]:
 def drawn(
     path: Path, scores: SlideScores, tissue: TissueContours | None = None, **settings: Any
 ) -> Image:
+    """The map of head cell; at CLAM's own level where the settings name no size."""
+    size = {} if "map_mpp" in settings else {"vis_level": -1}
     with opened(path) as reader:
-        return render(scores, "cell", MapSettings(**settings), reader, tissue)
+        return render(scores, "cell", MapSettings(**(size | settings)), reader, tissue)
 
 
 def uneven_scores(step: int = 64) -> SlideScores:
@@ -55,7 +59,37 @@ def test_patches_are_painted_as_one_by_one(slide_path: Path, level: int) -> None
 
 def test_the_level_taken_by_itself_is_that_of_32(slide_path: Path) -> None:
     scores = uneven_scores()
-    np.testing.assert_array_equal(drawn(slide_path, scores), drawn(slide_path, scores, vis_level=2))
+    best = drawn(slide_path, scores, vis_level=-1)
+    np.testing.assert_array_equal(best, drawn(slide_path, scores, vis_level=2))
+
+
+def test_without_a_level_small_slides_have_maps_that_can_be_read(slide_path: Path) -> None:
+    scores = scores_of(lattice(SIZE, 64), footprint=64)
+    assert drawn(slide_path, scores, vis_level=None).shape == (900, 1300, 3)
+    assert drawn(slide_path, scores, vis_level=-1).shape == (225, 325, 3)
+    blank = MapSettings(blank_canvas=True)
+    assert render(scores, "cell", blank, None).shape == (692, 1000, 3)
+    assert render(scores, "cell", MapSettings(blank_canvas=True, vis_level=-1), None).shape == (
+        28,
+        41,
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sides", "level"),
+    [
+        ((100_000, 25_000, 6_250, 3_125, 1_562), 3),
+        ((14_000, 3_500, 875), 1),
+        ((900, 450), 0),
+        ((2_000,), 0),
+    ],
+)
+def test_the_level_of_a_map_without_a_size(sides: tuple[int, ...], level: int) -> None:
+    info = SlideInfo(
+        "x", tuple((side, side // 2) for side in sides), tuple(sides[0] / side for side in sides)
+    )
+    assert plan_canvas(MapSettings(), (sides[0], sides[0] // 2), info=info).level == level
 
 
 @pytest.mark.parametrize("holes", [True, False])
@@ -238,7 +272,7 @@ def test_large_levels_are_drawn_at_32_unless_asked_for(
 ) -> None:
     scores = scores_of(lattice(SIZE, 64), footprint=64)
     monkeypatch.setattr("crane_ray.maps.canvas.MAX_AUTOMATIC_PX", 1000)
-    assert drawn(slide_path, scores).shape == (28, 41, 3)
+    assert drawn(slide_path, scores, vis_level=-1).shape == (28, 41, 3)
     assert drawn(slide_path, scores, vis_level=2).shape == (225, 325, 3)
     monkeypatch.setattr("crane_ray.maps.canvas.MAX_SHRUNK_PX", 1000)
     assert drawn(slide_path, scores, vis_level=0, max_size_px=100).shape == (69, 100, 3)

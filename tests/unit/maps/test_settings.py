@@ -11,7 +11,7 @@ from crane_ray.maps.settings import MapSettings
 
 def test_the_defaults_are_clams() -> None:
     settings = MapSettings()
-    assert (settings.cmap, settings.alpha, settings.vis_level) == ("coolwarm", 0.4, -1)
+    assert (settings.cmap, settings.alpha, settings.vis_level) == ("coolwarm", 0.4, None)
     assert (settings.scale, settings.threshold, settings.formats) == ("percentile", -1, ("jpg",))
     assert [(one.name, one.mode, one.k) for one in settings.samples] == [
         ("top", "topk", 15),

@@ -15,8 +15,10 @@ from crane_ray.runtime.fold_training import train_folds
 from crane_ray.runtime.folds import FoldKey, FoldWork
 from crane_ray.runtime.trained import (
     find_checkpoints,
+    folds_without_network,
     predict_bags,
     require_features,
+    seen_in_training,
     val_predictions,
 )
 from tests.unit.runtime.small_study import DIM, make_study, work_of
@@ -158,3 +160,31 @@ def test_another_fold_of_one_checkpoint_is_refused(
     (tmp_path / name).touch()
     with pytest.raises(ConfigError, match="the folder of the run"):
         find_checkpoints(str(tmp_path / name), folds)
+
+
+def test_folds_of_a_run_that_left_no_network_are_told_with_the_reason(tmp_path: Path) -> None:
+    for fold in range(4):
+        (tmp_path / "folds" / str(fold)).mkdir(parents=True)
+        (tmp_path / "folds" / str(fold) / "begun.json").write_text("{}")
+    (tmp_path / "folds" / "1" / "outcome.json").write_text('{"failure": "val loss is NaN"}')
+    (tmp_path / "splits_5.csv").touch()
+    assert folds_without_network(str(tmp_path), [0, 1, 2, 3, 5]) == ()
+    (told,) = folds_without_network(str(tmp_path), [0, 3])
+    assert (told.severity, told.names) == ("warning", ("1", "2", "5"))
+    assert "3 folds of 5 without a network (fold 1: val loss is NaN; fold 2: it did not end" in (
+        told.message
+    )
+    assert folds_without_network(str(tmp_path / "s_0_checkpoint.pt"), [0]) == (), "one by itself"
+
+
+def test_slides_that_a_run_learned_from_are_told(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    study.put_split(0, train=["S0.svs", "S1"], val=["S2"], test=["S3", "S4"])
+    for fold in (1, 2):
+        (study.splits / f"splits_{fold}.csv").unlink()
+    run = str(study.splits)
+    (told,) = seen_in_training(run, ["S0", "S2", "S3", "new"])
+    assert (told.severity, told.names) == ("warning", ("S0", "S2"))
+    assert seen_in_training(run, ["S3", "new"]) == ()
+    assert seen_in_training(str(study.features), ["S0"]) == (), "a run without splits"
+    assert seen_in_training(str(study.labels), ["S0"]) == (), "a checkpoint by itself"
