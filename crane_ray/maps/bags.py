@@ -57,9 +57,8 @@ class OpenBag:
 
 
 NO_COORDINATES = (
-    "its features have no coordinates, so that they have no place on the slide (CLAM's pt files "
-    "hold none); give --features the folder with CLAM's h5_files, or import those (crane-ray "
-    "import features)"
+    "features without coordinates have no place on a slide (CLAM's pt files hold none); give "
+    "--features the folder with CLAM's h5_files, or import those (crane-ray import features)"
 )
 
 

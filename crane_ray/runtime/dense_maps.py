@@ -194,7 +194,7 @@ def _extract(
         cluster=job.cluster,
     )
     try:
-        summary = run_extraction(config, reporter)
+        summary = run_extraction(config, reporter, only=set(tasks))
     except (ConfigError, RecipeMismatchError) as error:
         encoder = recipe.encoder
         raise ConfigError(

@@ -10,7 +10,7 @@ from crane_ray.errors import ConfigError
 from crane_ray.features.feature_files import list_feature_files
 from crane_ray.features.store import FeatureStore
 from crane_ray.maps.attending import common_heads
-from crane_ray.maps.bags import BagPlace
+from crane_ray.maps.bags import NO_COORDINATES, BagPlace
 from crane_ray.mil.checkpoints import Checkpoint, load_checkpoint
 from crane_ray.mil.sources import FeatureSource, StoreSource, open_source
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
@@ -113,7 +113,7 @@ def bag_places(source: FeatureSource) -> dict[str, BagPlace]:
     """Where the features of each slide lie, by slide_id without extension.
 
     Raises:
-        ConfigError: two slides differ in their extension alone.
+        ConfigError: two slides differ in their extension alone, or no file has coordinates.
         StoreError: the index cannot be read.
     """
     places: dict[str, BagPlace] = {}
@@ -140,7 +140,10 @@ def _store_places(source: FeatureSource) -> Iterable[BagPlace]:
 
 
 def _files(source: FeatureSource) -> Iterable[BagPlace]:
-    for files in list_feature_files(source.root):
+    listed = list_feature_files(source.root)
+    if not any(files.h5 for files in listed):
+        raise ConfigError(f"--features {source.root}: {NO_COORDINATES}")
+    for files in listed:
         if files.problem:
             raise ConfigError(f"features {source.root}: slide {files.slide_id}: {files.problem}")
         facts = storage.facts_of(files.h5 or files.pt)

@@ -43,6 +43,8 @@ def run_heatmaps(job: HeatmapJob, reporter: Reporter | None = None) -> Summary:
         if job.dense.overlap:
             densify(job, plan, reporter)
         rows = folder.read_index()
+        for slide_id, reason in plan.failed.items():
+            rows[slide_id] = MapRow(slide_id, "", "failed", reason=reason)
         todo = {
             slide_id: task
             for slide_id, task in plan.tasks.items()

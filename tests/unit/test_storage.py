@@ -41,6 +41,15 @@ def test_what_is_put_is_read_back(
         assert storage.exists(path)
 
 
+def test_folders_are_listed_without_files_and_what_lies_deeper(tmp_path: Path) -> None:
+    for name in ("b/deeper", "a"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "file").touch()
+    root = str(tmp_path)
+    assert storage.list_folders(root) == [f"{root}/a", f"{root}/b"]
+    assert storage.list_folders(f"{root}/gone") == []
+
+
 def test_a_later_content_takes_the_place_of_the_earlier(root: str) -> None:
     path = storage.join(root, "a")
     storage.put_bytes(path, b"long content")

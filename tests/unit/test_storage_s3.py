@@ -51,6 +51,8 @@ def test_files_are_written_listed_and_removed_as_on_a_disk(s3: S3) -> None:
         f"{base}/b.h5",
         f"{base}/sub/d.h5",
     ]
+    assert storage.list_folders(base) == [f"{base}/sub"]
+    assert storage.list_folders(f"{base}/gone") == []
     assert storage.read_bytes(f"{base}/sub/d.h5") == b"sub/d.h5"
     assert storage.size_bytes(f"{base}/sub/d.h5") == 8
     assert [storage.kind_of(f"{base}{x}") for x in ("", "/sub", "/a.h5", "/su", "/a")] == [
