@@ -1,7 +1,6 @@
 """Coordinates that CLAM or TRIDENT made, into a workspace, a CPU task a slide on Ray Data."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,8 +11,9 @@ from crane_ray.errors import SlideError, StorageError, StoreError
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.exchange import DEAD_WORKER
 from crane_ray.runtime.exchange_jobs import ImportCoordsJob
-from crane_ray.runtime.reporting import Reporter, Silent, Summary, Throttle, recorded
-from crane_ray.runtime.streams import stream_tasks
+from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
+from crane_ray.runtime.row_tables import FATAL, RowTable
+from crane_ray.runtime.streams import Row
 from crane_ray.slides.importing import (
     Match,
     decide_spec,
@@ -27,9 +27,7 @@ from crane_ray.slides.patches import PatchSpec
 from crane_ray.slides.staging import StagingConfig
 from crane_ray.slides.workspace import SCHEMA, SlideRow, Workspace
 
-RESULT_SCHEMA = SCHEMA.append(pa.field("skipped", pa.bool_())).append(
-    pa.field("fatal", pa.string())
-)
+RESULT_SCHEMA = SCHEMA.append(pa.field("skipped", pa.bool_())).append(pa.field(FATAL, pa.string()))
 
 
 def run_import_coords(config: ImportCoordsJob, reporter: Reporter | None = None) -> Summary:
@@ -48,17 +46,32 @@ def run_import_coords(config: ImportCoordsJob, reporter: Reporter | None = None)
     _require_one_spec(workspace, rows, spec, matches)
     with recorded("import", config, workspace.manifests) as record:
         storage.put_bytes(workspace.config("import"), config.to_yaml().encode())
-        run = CoordsImport(workspace, rows, matches, reporter)
-        record.summarise = lambda: run.summary
-        without = len(entries) - sum(match.entry is not None for match in matches.values())
-        if without:
-            reporter.note(f"{without} of {len(entries)} slides have no coordinate file")
+        todo = {m.slide_id: m.entry for m in matches.values() if m.entry is not None}
+        table = RowTable(rows, workspace.write_slides, reporter)
+        record.summarise = lambda: _summary(workspace, matches.values(), todo, table)
+        if len(todo) < len(entries):
+            missing = len(entries) - len(todo)
+            reporter.note(f"{missing} of {len(entries)} slides have no coordinate file")
+        reporter.begin("importing coordinates", slides=len(todo))
         try:
-            run.run(config, spec)
+            import_slides(config, spec, todo, _tasks(matches.values(), rows), table)
         finally:
-            run.close()
+            table.close()
     assert record.summary is not None
     return record.summary
+
+
+def _summary(
+    workspace: Workspace,
+    matches: Iterable[Match],
+    todo: Mapping[str, Entry],
+    table: RowTable[SlideRow],
+) -> Summary:
+    summary = table.summary("import", workspace.root, todo, todo)
+    for match in matches:
+        if match.entry is None:
+            summary.leave_out(match.slide_id, match.problem)
+    return summary
 
 
 def _spec(config: ImportCoordsJob, matches: Iterable[Match]) -> PatchSpec:
@@ -94,87 +107,50 @@ def _require_one_spec(
         )
 
 
-class CoordsImport:
-    """Takes the slides' rows into the table as they come back, and counts."""
+def import_slides(
+    config: ImportCoordsJob,
+    spec: PatchSpec,
+    todo: Mapping[str, Entry],
+    tasks: Iterable[Row],
+    table: RowTable[SlideRow],
+) -> None:
+    """Sends slides through the cluster and takes their rows into the table.
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        rows: dict[str, SlideRow],
-        matches: dict[str, Match],
-        reporter: Reporter,
-    ) -> None:
-        self.summary = Summary("import", workspace.root)
-        self._workspace, self._rows, self._reporter = workspace, rows, reporter
-        self._todo = {m.slide_id: m for m in matches.values() if m.entry is not None}
-        for match in matches.values():
-            if match.entry is None:
-                self.summary.leave_out(match.slide_id, match.problem)
-        self._save = Throttle(lambda: workspace.write_slides(rows.values()))
+    Raises:
+        StorageError: the workspace cannot be written any more.
+    """
 
-    def run(self, config: ImportCoordsJob, spec: PatchSpec) -> None:
-        """Sends every slide through the cluster.
+    def dead(slide_id: str) -> SlideRow:
+        entry = todo[slide_id]
+        return SlideRow(slide_id, entry.uri, "failed", entry.case_id, DEAD_WORKER)
 
-        Raises:
-            StorageError: the workspace cannot be written any more.
-        """
-        self._reporter.begin("importing coordinates", slides=len(self._todo))
-        unseen = set(self._todo)
-        kwargs = {
-            "root": self._workspace.root,
-            "spec": spec,
-            "staging": config.staging,
-            "reader": config.reader,
+    kwargs = {
+        "root": config.work,
+        "spec": spec,
+        "staging": config.staging,
+        "reader": config.reader,
+    }
+    with connected(config.cluster):
+        table.fill(tasks, import_task, kwargs=kwargs, row_of=_row_of, dead=dead, slide_ids=todo)
+
+
+def _row_of(result: Row) -> SlideRow | None:
+    return None if result["skipped"] else SlideRow.from_mapping(result)
+
+
+def _tasks(matches: Iterable[Match], rows: Mapping[str, SlideRow]) -> Iterator[Row]:
+    for match in matches:
+        if match.entry is None:
+            continue
+        row = rows.get(match.slide_id)
+        done = row is not None and row.status in {"ok", "no_tissue"}
+        known = row.plan_fingerprint if row is not None and done else None
+        yield {
+            "path": match.path,
+            "problem": match.problem,
+            "known": known or "",
+            "entry": match.entry.record(),
         }
-        with (
-            connected(config.cluster),
-            closing(stream_tasks(self._tasks(), import_task, kwargs=kwargs)) as results,
-        ):
-            for result in results:
-                if result["fatal"]:
-                    raise StorageError(result["fatal"])
-                unseen.discard(result["slide_id"])
-                if result["skipped"]:
-                    self.summary.skipped += 1
-                    self._reporter.advance(slides=1)
-                else:
-                    self._take(SlideRow.from_mapping(result))
-        for slide_id in sorted(unseen):
-            entry = self._todo[slide_id].entry
-            assert entry is not None
-            self._take(SlideRow(slide_id, entry.uri, "failed", entry.case_id, DEAD_WORKER))
-
-    def close(self) -> None:
-        """Writes what is there, however the run ended."""
-        self._reporter.end()
-        self._save(force=True)
-
-    def _tasks(self) -> Iterator[dict[str, Any]]:
-        for match in self._todo.values():
-            assert match.entry is not None
-            row = self._rows.get(match.slide_id)
-            done = row is not None and row.status in {"ok", "no_tissue"}
-            known = row.plan_fingerprint if row is not None and done else None
-            yield {
-                "path": match.path,
-                "problem": match.problem,
-                "known": known or "",
-                "entry": match.entry.record(),
-            }
-
-    def _take(self, row: SlideRow) -> None:
-        self._rows[row.slide_id] = row
-        failed = row.status == "failed"
-        self._reporter.advance(slides=1, patches=row.num_patches or 0, failures=int(failed))
-        if failed:
-            self._reporter.note(f"{row.slide_id}: {row.reason}")
-            self.summary.leave_out(row.slide_id, row.reason)
-        elif row.status == "no_tissue":
-            self.summary.leave_out(row.slide_id, row.reason, "no_tissue")
-        else:
-            self.summary.done += 1
-            self.summary.patches += row.num_patches or 0
-        self._save()
 
 
 def import_task(
@@ -198,5 +174,5 @@ def import_task(
             row, skipped = made or row, made is None
         except StorageError as error:
             fatal = str(error)
-        results.append({**asdict(row), "skipped": skipped, "fatal": fatal})
+        results.append({**asdict(row), "skipped": skipped, FATAL: fatal})
     return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)

@@ -1,7 +1,6 @@
 """Stored features -> attention maps, a CPU task a slide on Ray Data."""
 
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,14 +14,14 @@ from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.dense_maps import densify
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.heatmap_plan import Plan, make_plan
-from crane_ray.runtime.reporting import Reporter, Silent, Summary, Throttle, recorded
-from crane_ray.runtime.streams import Row, stream_tasks
+from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
+from crane_ray.runtime.row_tables import FATAL, RowTable
 
 DEAD_WORKER = (
     "its worker died each time it was tried: out of memory, or a crash in the decoding library; "
     "check the slide's file, and --cpus for fewer slides at a time"
 )
-RESULT_SCHEMA = SCHEMA.append(pa.field("fatal", pa.string()))
+RESULT_SCHEMA = SCHEMA.append(pa.field(FATAL, pa.string()))
 
 
 def run_heatmaps(job: HeatmapJob, reporter: Reporter | None = None) -> Summary:
@@ -50,12 +49,12 @@ def run_heatmaps(job: HeatmapJob, reporter: Reporter | None = None) -> Summary:
             for slide_id, task in plan.tasks.items()
             if job.overwrite or not _is_done(task, rows.get(slide_id), folder)
         }
-        progress = Progress(folder, rows, plan, todo, reporter)
-        record.summarise = progress.summary
+        table = RowTable(rows, folder.write_index, reporter)
+        record.summarise = lambda: _summary(folder, plan, todo, table)
         try:
-            progress.run(job)
+            map_slides(job, plan, todo, table, reporter)
         finally:
-            progress.close()
+            table.close()
     assert record.summary is not None
     return record.summary
 
@@ -99,84 +98,50 @@ def _is_of_others(folder: MapsFolder, header: MapsHeader) -> bool:
         return True
 
 
-class Progress:
-    """The driver's side of a run: what is to do, what came back, the table on disk."""
+def map_slides(
+    job: HeatmapJob,
+    plan: Plan,
+    todo: Mapping[str, MapTask],
+    table: RowTable[MapRow],
+    reporter: Reporter,
+) -> None:
+    """Sends slides through the cluster and takes their rows into the table.
 
-    def __init__(
-        self,
-        folder: MapsFolder,
-        rows: dict[str, MapRow],
-        plan: Plan,
-        todo: dict[str, MapTask],
-        reporter: Reporter,
-    ) -> None:
-        self._folder, self._rows, self._plan, self._todo = folder, rows, plan, todo
-        self._reporter = reporter
-        self._done: set[str] = set()
-        self._save = Throttle(lambda: folder.write_index(rows.values()))
+    Raises:
+        StorageError: the folder cannot be written any more.
+    """
+    if not todo:
+        return
 
-    def run(self, job: HeatmapJob) -> None:
-        """Sends every slide through the cluster and takes its row into the table.
+    def dead(slide_id: str) -> MapRow:
+        task = todo[slide_id]
+        return MapRow(slide_id, task.uri, "failed", task.case_id, DEAD_WORKER)
 
-        Raises:
-            StorageError: the folder cannot be written any more.
-        """
-        if not self._todo:
-            return
-        patches = sum(task.bag.num_patches for task in self._todo.values())
-        self._reporter.begin("mapping", slides=len(self._todo), patches=patches or None)
-        with connected(job.cluster):
-            kwargs = {"work": self._plan.work}
-            with closing(stream_tasks(self._tasks(), map_task, kwargs=kwargs)) as results:
-                for result in results:
-                    if result["fatal"]:
-                        raise StorageError(result["fatal"])
-                    self._take(MapRow.from_mapping(result))
-            for slide_id in set(self._todo) - self._done:
-                task = self._todo[slide_id]
-                row = MapRow(slide_id, task.uri, "failed", task.case_id, DEAD_WORKER)
-                self._take(row)
+    patches = sum(task.bag.num_patches for task in todo.values())
+    reporter.begin("mapping", slides=len(todo), patches=patches or None)
+    with connected(job.cluster):
+        table.fill(
+            ({"task": task.model_dump_json()} for task in todo.values()),
+            map_task,
+            kwargs={"work": plan.work},
+            row_of=MapRow.from_mapping,
+            dead=dead,
+            slide_ids=todo,
+        )
 
-    def close(self) -> None:
-        """Writes what is there, however the run ended."""
-        self._reporter.end()
-        self._save(force=True)
 
-    def summary(self) -> Summary:
-        """What came of the slides that were asked for, those of earlier runs included."""
-        summary = Summary("heatmap", self._folder.root)
-        summary.facts = {
-            "checkpoints": dict(self._plan.work.checkpoints),
-            "features": self._plan.header.features,
-            "notes": self._plan.notes,
-        }
-        for slide_id, reason in self._plan.failed.items():
-            summary.leave_out(slide_id, reason)
-        for slide_id in self._plan.tasks:
-            row = self._rows.get(slide_id)
-            if row is None or (slide_id in self._todo and slide_id not in self._done):
-                continue
-            if row.status != "ok":
-                summary.leave_out(slide_id, row.reason)
-            elif slide_id in self._done:
-                summary.done += 1
-                summary.patches += row.num_patches or 0
-            else:
-                summary.skipped += 1
-        return summary
-
-    def _tasks(self) -> Iterator[Row]:
-        for task in self._todo.values():
-            yield {"task": task.model_dump_json()}
-
-    def _take(self, row: MapRow) -> None:
-        self._rows[row.slide_id] = row
-        self._done.add(row.slide_id)
-        failed = row.status == "failed"
-        self._reporter.advance(slides=1, patches=row.num_patches or 0, failures=int(failed))
-        if failed:
-            self._reporter.note(f"{row.slide_id}: {row.reason}")
-        self._save()
+def _summary(
+    folder: MapsFolder, plan: Plan, todo: Mapping[str, MapTask], table: RowTable[MapRow]
+) -> Summary:
+    summary = table.summary("heatmap", folder.root, plan.tasks, todo)
+    for slide_id, reason in plan.failed.items():
+        summary.leave_out(slide_id, reason)
+    summary.facts = {
+        "checkpoints": dict(plan.work.checkpoints),
+        "features": plan.header.features,
+        "notes": plan.notes,
+    }
+    return summary
 
 
 def map_task(table: pa.Table, work: MapWork) -> pa.Table:
@@ -185,10 +150,10 @@ def map_task(table: pa.Table, work: MapWork) -> pa.Table:
     for record in table.to_pylist():
         task = MapTask.model_validate_json(record["task"])
         try:
-            results.append({**asdict(map_slide(task, work)), "fatal": ""})
+            results.append({**asdict(map_slide(task, work)), FATAL: ""})
         except StorageError as error:
             row = asdict(MapRow(task.slide_id, task.uri, "failed"))
-            results.append({**row, "fatal": str(error)})
+            results.append({**row, FATAL: str(error)})
     return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
 
 

@@ -1,7 +1,6 @@
 """Slides -> tissue and patches, a CPU task a slide on Ray Data."""
 
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,8 +10,9 @@ from crane_ray import storage
 from crane_ray.errors import ConfigError, StorageError
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.jobs import PatchJob
-from crane_ray.runtime.reporting import Reporter, Silent, Summary, Throttle, recorded
-from crane_ray.runtime.streams import Row, stream_tasks
+from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
+from crane_ray.runtime.row_tables import FATAL, RowTable
+from crane_ray.runtime.streams import Row
 from crane_ray.slides.listing import Entry, list_slides
 from crane_ray.slides.params import TissueParams, override
 from crane_ray.slides.planning import PlanSettings, plan_fingerprint, plan_slide
@@ -23,7 +23,7 @@ DEAD_WORKER = (
     "its worker died each time it was tried: a crash in the decoding library, or out of memory; "
     "check the file, and --cpus for fewer slides at a time"
 )
-RESULT_SCHEMA = SCHEMA.append(pa.field("fatal", pa.string()))
+RESULT_SCHEMA = SCHEMA.append(pa.field(FATAL, pa.string()))
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,13 @@ def run_patching(
             if config.overwrite
             or not _is_done(slide, rows.get(slide_id), settings, workspace, reuse=reuse)
         }
-        progress = Progress(workspace, rows, todo, reporter or Silent())
-        record.summarise = lambda: progress.summary(planned)
+        reporter = reporter or Silent()
+        table = RowTable(rows, workspace.write_slides, reporter)
+        record.summarise = lambda: table.summary("patch", workspace.root, planned, todo)
         try:
-            progress.run(config, settings)
+            patch_slides(config, settings, todo, table, reporter)
         finally:
-            progress.close()
+            table.close()
             write_process_list(
                 workspace.process_list,
                 [row for slide_id, row in rows.items() if slide_id in planned],
@@ -112,76 +113,40 @@ def plan_cohort(config: PatchJob) -> dict[str, PlannedSlide]:
     return planned
 
 
-class Progress:
-    """The driver's side of a patching run: what is to do, what came back, the table on disk."""
+def patch_slides(
+    config: PatchJob,
+    settings: PlanSettings,
+    todo: Mapping[str, PlannedSlide],
+    table: RowTable[SlideRow],
+    reporter: Reporter,
+) -> None:
+    """Sends slides through the cluster and takes their rows into the table.
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        rows: dict[str, SlideRow],
-        todo: dict[str, PlannedSlide],
-        reporter: Reporter,
-    ) -> None:
-        self._workspace = workspace
-        self._rows = rows
-        self._todo = todo
-        self._reporter = reporter
-        self._done: set[str] = set()
-        self._save = Throttle(lambda: workspace.write_slides(rows.values()))
+    Raises:
+        StorageError: the workspace cannot be written any more.
+    """
+    if not todo:
+        return
 
-    def run(self, config: PatchJob, settings: PlanSettings) -> None:
-        """Sends every slide through the cluster and takes its row into the table.
+    def dead(slide_id: str) -> SlideRow:
+        entry = todo[slide_id].entry
+        return SlideRow(slide_id, entry.uri, "failed", entry.case_id, DEAD_WORKER)
 
-        Raises:
-            StorageError: the workspace cannot be written any more.
-        """
-        if not self._todo:
-            return
-        self._reporter.begin("patching", slides=len(self._todo))
-        kwargs = {"settings": settings, "root": self._workspace.root}
-        with connected(config.cluster):
-            with closing(stream_tasks(self._tasks(), plan_task, kwargs=kwargs)) as results:
-                for result in results:
-                    if result["fatal"]:
-                        raise StorageError(result["fatal"])
-                    self._take(SlideRow.from_mapping(result))
-            for slide_id in set(self._todo) - self._done:
-                entry = self._todo[slide_id].entry
-                self._take(SlideRow(slide_id, entry.uri, "failed", entry.case_id, DEAD_WORKER))
+    reporter.begin("patching", slides=len(todo))
+    with connected(config.cluster):
+        table.fill(
+            _tasks(todo.values()),
+            plan_task,
+            kwargs={"settings": settings, "root": config.work},
+            row_of=SlideRow.from_mapping,
+            dead=dead,
+            slide_ids=todo,
+        )
 
-    def close(self) -> None:
-        """Writes what is there, however the run ended."""
-        self._reporter.end()
-        self._save(force=True)
 
-    def summary(self, planned: dict[str, PlannedSlide]) -> Summary:
-        """What came of the slides that were asked for, those of earlier runs included."""
-        summary = Summary("patch", self._workspace.root)
-        for slide_id in planned:
-            row = self._rows.get(slide_id)
-            if row is None or (slide_id in self._todo and slide_id not in self._done):
-                continue
-            if row.status != "ok":
-                summary.leave_out(slide_id, row.reason, row.status)
-            elif slide_id in self._done:
-                summary.done += 1
-                summary.patches += row.num_patches or 0
-            else:
-                summary.skipped += 1
-        return summary
-
-    def _tasks(self) -> Iterator[Row]:
-        for slide in self._todo.values():
-            yield {"entry": slide.entry.record(), "params": slide.params.model_dump_json()}
-
-    def _take(self, row: SlideRow) -> None:
-        self._rows[row.slide_id] = row
-        self._done.add(row.slide_id)
-        failed = row.status == "failed"
-        self._reporter.advance(slides=1, patches=row.num_patches or 0, failures=int(failed))
-        if failed:
-            self._reporter.note(f"{row.slide_id}: {row.reason}")
-        self._save()
+def _tasks(slides: Iterable[PlannedSlide]) -> Iterator[Row]:
+    for slide in slides:
+        yield {"entry": slide.entry.record(), "params": slide.params.model_dump_json()}
 
 
 def plan_task(table: pa.Table, settings: PlanSettings, root: str) -> pa.Table:
@@ -192,10 +157,10 @@ def plan_task(table: pa.Table, settings: PlanSettings, root: str) -> pa.Table:
         entry = Entry.from_record(record["entry"])
         try:
             row = asdict(plan_slide(entry, params, settings, Workspace(root)))
-            results.append({**row, "fatal": ""})
+            results.append({**row, FATAL: ""})
         except StorageError as error:
             row = asdict(SlideRow(entry.slide_id, entry.uri, "failed"))
-            results.append({**row, "fatal": str(error)})
+            results.append({**row, FATAL: str(error)})
     return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
 
 
