@@ -50,8 +50,12 @@ def command(**options: Any) -> int:
         verdict = f"[bold green]fit:[/] nothing on {nodes} will break a run"
         verdict += f"; {counted(warnings, 'warning')}" if warnings else ""
     console.print(verdict)
-    if job.rates_out is not None and any(node.rates for node in diagnosis.nodes):
-        console.print(f"rates: {escape(job.rates_out)}")
+    if job.rates_out is None:
+        return int(bool(errors))
+    if not any(node.rates for node in diagnosis.nodes):
+        console.print(f"[bold red]rates:[/] nothing was measured, no {escape(job.rates_out)}")
+        return 1
+    console.print(f"rates: {escape(job.rates_out)}")
     return int(bool(errors))
 
 
@@ -92,9 +96,10 @@ def _rates(node: Node) -> tuple[str, str]:
     if rates is None:
         return "not measured", "not measured"
     per = "GPU" if rates.on_gpu else "core"
+    encode = f"{rates.encode:,.0f}" if rates.encode >= 10 else f"{rates.encode:.1f}"
     return (
         f"{rates.decode:,.0f} patches/s a core",
-        f"{rates.encode:,.0f} patches/s a {per} ({rates.encoder}, {rates.precision})",
+        f"{encode} patches/s a {per} ({rates.encoder}, {rates.precision})",
     )
 
 

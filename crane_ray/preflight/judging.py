@@ -16,6 +16,11 @@ BREAKING = {
 values: Ray refuses other Rays, and pickles of Python differ from one minor version to the next."""
 OPTIONAL = frozenset({"timm", "huggingface_hub", "s3fs", "gcsfs"})
 """Packages of extras; what needs them is checked by itself."""
+CODEC_PACKAGES = {
+    "OpenSlide": "openslide-python openslide-bin", "simplejpeg": "simplejpeg",
+    "imagecodecs": "imagecodecs", "Pillow": "pillow", "OpenCV": "opencv-python-headless",
+}  # fmt: skip
+"""What to install for a library of `crane_ray.preflight.codecs`, by the first word of its name."""
 SMALLEST_CACHE_BYTES = 4 * GIB
 """A slide or two; below that staging waits for room with every slide."""
 SMALL_CACHE_BYTES = 20 * GIB
@@ -89,9 +94,10 @@ def _judge_node(driver: NodeReport, node: Node, needs: Needs) -> Iterator[Findin
     yield from _judge_storage(node.name, report, needs)
     yield from _judge_weights(driver, node, report)
     if node.unmeasured:
+        again = "while the node is idle" if node.is_busy else "once it is mended"
         yield Finding(
-            "warning", node.name, "rates", node.unmeasured, "a free core, and GPU where it has one",
-            "run doctor again while the node is idle, or with --no-measure",
+            "warning", node.name, "rates", node.unmeasured, "decodes and encodes to be measured",
+            f"run doctor again {again}, or with --no-measure",
         )  # fmt: skip
 
 
@@ -126,9 +132,9 @@ def _judge_codecs(name: str, report: NodeReport) -> Iterator[Finding]:
     for library, problem in report.codecs.items():
         if problem:
             yield Finding(
-                "error", name, library, problem, "decodes a small image",
-                "pip install --force-reinstall 'crane-ray' there; a system library that is "
-                "missing is named in what was found",
+                "error", name, library, problem, "gives a small image back",
+                f"pip install --force-reinstall {CODEC_PACKAGES[library.split()[0]]} there (a "
+                "system library that is missing is named in what was found)",
             )  # fmt: skip
 
 

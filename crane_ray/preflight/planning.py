@@ -77,9 +77,16 @@ class Plan:
     """At which slides must come from storage; 0 where their sizes are unknown."""
 
 
-def groups_of(rates: RatesFile) -> list[Group]:
-    """The parts of a measured cluster that would encode: nodes with GPUs if there are any."""
-    nodes = [node for node in rates.nodes if node.gpus >= 1 and node.on_gpu] or rates.nodes
+def groups_of(rates: RatesFile, *, on_gpu: bool | None = None) -> list[Group]:
+    """The parts of a measured cluster that would encode.
+
+    Args:
+        rates: of the cluster.
+        on_gpu: nodes of this kind alone; where not given, those with GPUs if there are any.
+    """
+    if on_gpu is None:
+        on_gpu = any(node.on_gpu for node in rates.nodes)
+    nodes = [node for node in rates.nodes if node.on_gpu == on_gpu]
     return [
         Group(node.cpus, node.gpus if node.on_gpu else 0, node.encode, node.decode)
         for node in nodes

@@ -106,12 +106,12 @@ def check_disk(folder: str) -> Disk:
 
 def check_storage(markers: str, token: str) -> StorageCheck:
     """Whether the driver's marker is there, and a marker of one's own can be put beside it."""
-    from crane_ray import storage
-
     found = b""
 
     def read() -> None:
         nonlocal found
+        from crane_ray import storage  # needs packages, which may be what is missing
+
         found = storage.read_bytes(storage.join(markers, "driver"))
 
     reads = _told(read)
@@ -119,9 +119,11 @@ def check_storage(markers: str, token: str) -> StorageCheck:
         reads = f"the driver wrote {token!r} there, this node reads {found[:40]!r}"
     if reads:  # a marker here would make a folder that belongs to nobody
         return StorageCheck(reads=reads)
-    own = storage.join(markers, f"{socket.gethostname()}-{os.getpid()}")
 
     def write() -> None:
+        from crane_ray import storage
+
+        own = storage.join(markers, f"{socket.gethostname()}-{os.getpid()}")
         storage.put_bytes(own, token.encode())
         if storage.read_bytes(own) != token.encode():
             raise OSError(f"{own}: what was written is not what is read back")

@@ -109,3 +109,5 @@ class Node:
     rates: Rates | None = None
     unmeasured: str = ""
     """Why there are no rates; empty also where none were asked for."""
+    is_busy: bool = False
+    """True where others held what measuring needs."""

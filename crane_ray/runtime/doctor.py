@@ -101,7 +101,7 @@ def _nodes() -> list[Placed]:
 def _probed(nodes: list[Placed], asked: Asked, timeout_s: float) -> list[Placed]:
     """Every node with its report. A task needs no CPU, so that busy nodes answer, too."""
     tasks = [_on(key, num_cpus=0)(probe).remote(asked) for key, _ in nodes]
-    answers = _answers(tasks, timeout_s)
+    answers = _answers(tasks, timeout_s, f"no answer within {timeout_s:g} s")
     return [
         (key, replace(node, report=found, silence=problem))
         for (key, node), (found, problem) in zip(nodes, answers, strict=True)
@@ -117,11 +117,12 @@ def _measured(nodes: list[Placed], encoder: str, timeout_s: float) -> list[Place
         for (key, _), gpu, ok in zip(nodes, with_gpus, able, strict=True)
         if ok
     ]
-    answers = iter(_answers(tasks, timeout_s))
+    late = f"no core (or GPU) was free for it within {timeout_s:g} s"
+    answers = iter(_answers(tasks, timeout_s, late))
     done = []
     for (key, node), ok in zip(nodes, able, strict=True):
         rates, problem = next(answers) if ok else (None, "")
-        done.append((key, replace(node, rates=rates, unmeasured=problem)))
+        done.append((key, replace(node, rates=rates, unmeasured=problem, is_busy=problem == late)))
     return done
 
 
@@ -130,17 +131,15 @@ def _on(key: str, **resources: int) -> Any:
     return ray.remote(max_retries=0, scheduling_strategy=place, **resources)
 
 
-def _answers(tasks: list[Any], timeout_s: float) -> list[tuple[Any, str]]:
+def _answers(tasks: list[Any], timeout_s: float, too_late: str) -> list[tuple[Any, str]]:
     """The result of each task, or why there is none."""
     if not tasks:
         return []
     ready, late = ray.wait(tasks, num_returns=len(tasks), timeout=timeout_s)
     for task in late:
         ray.cancel(task, force=True)
-    return [
-        _answer(task) if task in set(ready) else (None, f"no answer in {timeout_s:g} s")
-        for task in tasks
-    ]
+    there = set(ready)
+    return [_answer(task) if task in there else (None, too_late) for task in tasks]
 
 
 def _answer(task: Any) -> tuple[Any, str]:

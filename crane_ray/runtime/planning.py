@@ -56,17 +56,19 @@ def _cohort(job: PlanJob) -> CohortSize:
 def _groups(job: PlanJob, rates: RatesFile | None) -> list[Group]:
     """The cluster as measured, or as asked for with the rates of what was measured."""
     measured = groups_of(rates) if rates is not None else []
+    if rates is not None and not measured:
+        raise ConfigError(f"--rates {job.rates}: none of its nodes has CPUs; run doctor again")
     if job.gpus is None and job.cpus is None:
         return [_with_asked(job, group) for group in measured]
     gpus = job.gpus if job.gpus is not None else sum(group.gpus for group in measured)
     cpus = job.cpus if job.cpus is not None else sum(group.cpus for group in measured)
     if not cpus:
         raise ConfigError("--cpus N is needed, too: GPUs do not decode the patches")
-    kind = [group for group in measured if bool(group.gpus) == bool(gpus)]
+    kind = groups_of(rates, on_gpu=bool(gpus)) if rates is not None else []
     if not kind and job.patches_a_second is None:
         what = "a GPU" if gpus else "a CPU"
         raise ConfigError(
-            f"--rates {job.rates}: nobody measured how fast {what} encodes; give "
+            f"--rates {job.rates}: does not say how fast {what} encodes; give "
             f"--patches-a-second N for {what}, or run crane-ray doctor on such a cluster"
         )
     slowest = min(kind or measured, key=lambda group: group.encode, default=None)
@@ -129,6 +131,8 @@ def _rows(plan: Plan, cohort: CohortSize) -> list[tuple[str, str]]:
         needed = "not known" if plan.cpus_per_gpu is None else f"{plan.cpus_per_gpu:,}"
         rows.append(("CPUs a GPU needs", f"{needed} (there: {plan.cpus_there_per_gpu:,.1f})"))
         limit = "decoding: GPUs wait for patches" if plan.decoding_limits else "the GPUs"
+        if plan.cpus_per_gpu is None:
+            limit = "the GPUs, if decoding keeps up"
         rows.append(("what limits the run", limit))
     else:
         rows.append(("what limits the run", "encoding on CPUs"))
