@@ -38,6 +38,7 @@ def command(**options: Any) -> int:
 
     diagnosis = run_doctor(job)
     console.print(_nodes_table(diagnosis.nodes))
+    console.print(_looked_at(job))
     for finding in diagnosis.findings:
         console.print(_words(finding))
     errors = diagnosis.num_errors
@@ -82,6 +83,21 @@ def _nodes_table(nodes: tuple[Node, ...]) -> Table:
             *_rates(node),
         )
     return table
+
+
+def _looked_at(job: DoctorJob) -> str:
+    """What the verdict rests on, and what it does not."""
+    seen = ["versions", "codecs", "GPUs", "/dev/shm", "cache disk"]
+    left: list[str] = []
+    for words, option, asked in (
+        (f"storage {job.work}", "storage: --work", job.work),
+        (f"weights of {', '.join(job.encoders)}", "weights: --encoder", job.encoders),
+        ("rates", "rates: --measure", job.measure),
+    ):
+        (seen if asked else left).append(words if asked else option)
+    return escape(
+        f"looked at: {', '.join(seen)}" + (f"\nnot looked at: {', '.join(left)}" if left else "")
+    )
 
 
 def _gpus(node: Node) -> str:

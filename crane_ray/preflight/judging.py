@@ -161,6 +161,8 @@ def _judge_gpus(node: Node, report: NodeReport) -> Iterator[Finding]:
 
 
 def _judge_shm(node: Node, report: NodeReport) -> Iterator[Finding]:
+    if report.system != "Linux":  # Ray keeps its store in files there
+        return
     shm, store = report.shm, node.object_store_bytes
     needed = f"{gb(store)} for Ray's object store"
     fix = (

@@ -24,7 +24,6 @@ SIZE_PX = (4096, 2048)
 """Of the slide: 128 patches, so that opening it is little of the time."""
 MEASURE_S = 1.5
 CPU_BATCH, GPU_BATCH = 4, 256
-SLIDE_WORDS = f"a synthetic slide (JPEG 4:2:0, quality 80, patches of {PATCH_PX} px on its tiles)"
 
 
 def measure(encoder: str, *, on_gpu: bool) -> Rates:

@@ -32,6 +32,7 @@ def probe(asked: Asked) -> NodeReport:
         host=socket.gethostname(),
         python=platform.python_version(),
         versions=find_versions(),
+        system=platform.system(),
         codecs=check_codecs(),
         cache=check_disk(asked.cache_folder or _default_cache()),
         shm=check_disk(SHM) if Path(SHM).is_dir() else None,
@@ -98,8 +99,11 @@ def check_disk(folder: str) -> Disk:
     usage = shutil.disk_usage(there)
 
     def write() -> None:
-        with tempfile.TemporaryFile(dir=there) as file:
-            file.write(b"crane-ray doctor")
+        try:
+            with tempfile.TemporaryFile(dir=there) as file:
+                file.write(b"crane-ray doctor")
+        except OSError as error:
+            raise OSError(f"nothing can be written there: {error.strerror or error}") from error
 
     return Disk(folder, usage.total, usage.free, _told(write))
 

@@ -1,5 +1,6 @@
 """What doctor measured, as a file that plan reads."""
 
+import json
 from collections.abc import Sequence
 
 from pydantic import Field, ValidationError
@@ -84,10 +85,10 @@ def read_rates(path: str) -> RatesFile:
         ConfigError: it is none.
         StorageError: it cannot be read.
     """
+    what = f"--rates {path}: not what crane-ray doctor --rates-out writes"
     try:
-        return RatesFile.model_validate_json(storage.read_bytes(path))
+        return RatesFile.model_validate(json.loads(storage.read_bytes(path)))
     except ValidationError as error:
-        raise ConfigError(
-            f"--rates {path}: not what crane-ray doctor --rates-out writes; "
-            f"{explain(error, RatesFile)}"
-        ) from error
+        raise ConfigError(f"{what}; {explain(error, RatesFile)}") from error
+    except ValueError as error:  # neither JSON nor text
+        raise ConfigError(f"{what}: no JSON ({error})") from error

@@ -77,6 +77,8 @@ class NodeReport:
     codecs: dict[str, str]
     """By library: empty where it decoded its small image right, else why not."""
     cache: Disk
+    system: str = "Linux"
+    """As Python's platform.system() names it."""
     shm: Disk | None = None
     """/dev/shm; None where there is none."""
     cores: int = 0

@@ -172,7 +172,7 @@ def _marker(work: str | None, own: list[Finding]) -> Iterator[tuple[str | None, 
                 "storage",
                 str(error),
                 f"writes to {work}",
-                "give a folder or URI that can be written with --work",
+                "mend that, or give another --work; the nodes were not asked before it works here",
             )
         )
         yield None, ""

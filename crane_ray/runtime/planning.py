@@ -102,7 +102,12 @@ def _rate_words(job: PlanJob, rates: RatesFile | None, groups: list[Group]) -> s
     else:
         assert rates is not None
         found = " to ".join(dict.fromkeys(f"{rate:,.0f}" for rate in _ends(groups)))
-        words = f"a {per} encodes {found} patches/s with {rates.encoder}, as {job.rates} says"
+        words = f"a {per} encodes {found} patches/s with {rates.encoder}, as {job.rates} says "
+        words += (
+            "(batch by batch and without torch.compile: long runs are faster)"
+            if groups[0].gpus
+            else "(one core alone; several together may be slower)"
+        )
     decode = [group.decode for group in groups if group.decode]
     if not decode:
         return (

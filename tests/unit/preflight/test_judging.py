@@ -84,6 +84,10 @@ def test_shared_memory_that_is_missing_small_or_full(shm: Disk | None, severity:
     assert "20.0 GB" in finding.needed
 
 
+def test_shared_memory_is_looked_for_on_linux_alone() -> None:
+    assert judge(SOUND, [node(shm=None, system="Darwin")], Needs()) == []
+
+
 def test_a_small_cache_disk_breaks_a_run_only_where_slides_are_staged() -> None:
     bad = node(cache=Disk("/tmp/cache", 10 * GB, 2 * GB))
     assert only_finding(bad).severity == "warning"

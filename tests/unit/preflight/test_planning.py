@@ -127,6 +127,9 @@ def test_rates_are_read_as_they_were_written(tmp_path: Path) -> None:
     Path(path).write_text(json.dumps({"encoder": "e", "nodes": []}))
     with pytest.raises(ConfigError, match="not what crane-ray doctor --rates-out writes"):
         read_rates(path)
+    Path(path).write_text("import os")
+    with pytest.raises(ConfigError, match=r"no JSON \(Expecting value"):
+        read_rates(path)
 
 
 def test_a_plan_for_another_cluster_uses_what_was_measured(tmp_path: Path) -> None:
