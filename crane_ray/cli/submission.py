@@ -13,6 +13,7 @@ from crane_ray.runtime.evaluation_jobs import EvaluateJob
 from crane_ray.runtime.exchange_jobs import ExportJob, ImportCoordsJob, ImportFeaturesJob
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.jobs import ExtractJob, PatchJob, VerifyJob
+from crane_ray.runtime.preflight_jobs import DoctorJob
 from crane_ray.runtime.search_jobs import TuneJob
 from crane_ray.runtime.study_jobs import TrainJob
 
@@ -28,6 +29,7 @@ JOBS: dict[str, type[Config]] = {
     "evaluate": EvaluateJob,
     "assess": AssessJob,
     "heatmap": HeatmapJob,
+    "doctor": DoctorJob,
 }
 LOCAL_FLAGS = ["--address", "--cpus"]
 """Flags of a local run that mean nothing to a submitted one."""

@@ -50,6 +50,28 @@ def fetch_file(name: str, where: HubWeights, files: tuple[str, ...]) -> tuple[st
     raise ConfigError(_why(name, where, " or ".join(files), last)) from last
 
 
+def cached_file(where: HubWeights) -> str | None:
+    """The path of a file that is in the local cache already; nothing is fetched."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ModuleNotFoundError:
+        return None
+    for file in where.files:
+        path = try_to_load_from_cache(where.repo, file, revision=where.revision)
+        if isinstance(path, str):
+            return path
+    return None
+
+
+def is_logged_in() -> bool:
+    """Whether gated files can be asked for in somebody's name (``hf auth login``, HF_TOKEN)."""
+    try:
+        from huggingface_hub import get_token
+    except ModuleNotFoundError:
+        return False
+    return get_token() is not None
+
+
 def _commit(path: str, where: HubWeights) -> str:
     """The commit that a cached file is of: the cache's folders are named so."""
     found = [part for part in Path(path).parts if COMMIT.match(part)]

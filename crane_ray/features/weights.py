@@ -88,8 +88,7 @@ def find_weights(
         return WeightSource(f"random seed {config.seed}")
     if asked in card.downloads:
         return _published(asked, card.downloads[asked])
-    hub_id = HUB_ID.match(asked)
-    hub = _hub_weights(hub_id, card) if hub_id else card.hub if not asked else None
+    hub = weights_on_hub(config, card, environment)
     if hub is not None:
         path, label = fetch_file(config.name, hub, hub.files)
         return WeightSource(label, path, suffix=Path(label).suffix)
@@ -97,6 +96,15 @@ def find_weights(
     if asked and Path(path).is_file():
         return WeightSource(Path(path).name, path, suffix=Path(path).suffix)
     raise ConfigError(_no_such(config, card, asked, variable))
+
+
+def weights_on_hub(
+    config: EncoderConfig, card: EncoderCard, environment: Mapping[str, str] = os.environ
+) -> HubWeights | None:
+    """What `find_weights` would take from the hub, or from its cache; None for all others."""
+    asked, _ = _asked_for(config, card, environment)
+    hub_id = HUB_ID.match(asked)
+    return _hub_weights(hub_id, card) if hub_id else card.hub if not asked else None
 
 
 def read_weights(
