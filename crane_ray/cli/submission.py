@@ -67,7 +67,7 @@ def _submission_options(function: Callable[..., Any]) -> Callable[..., Any]:
         dashboard_option,
         click.option("--follow/--no-follow", default=True,
                      help="Stay and show the job's log (the default), or leave at once."),
-        click.option("--job-id", metavar="NAME", 
+        click.option("--job-id", metavar="NAME",
                      help="Name of the job; made of the verb and the time where not given."),
         click.option("--retries", metavar="N", type=click.IntRange(min=0), default=0,
                      help="Submit the job again, so many times, when its driver or its node was "
