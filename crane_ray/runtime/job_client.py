@@ -13,6 +13,7 @@ from crane_ray.runtime.cluster import NO_TOKEN
 ANNOUNCING = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 """Ray's loggers that tell of each upload and each closed socket."""
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
+STOPPED = 130
 UNKNOWN_JOB = "does not exist"
 """What the Jobs API says of a job that it has never heard of."""
 
@@ -63,11 +64,11 @@ def first_line(error: BaseException) -> str:
 def exit_status(job: JobDetails | None) -> int:
     """A job's exit status as a shell has it: its command's, 128 + N after signal N.
 
-    1 where the job failed or was lost without one of its own.
+    Without one of its own it is 130 for a stopped job, as of a stopped command, and else 1.
     """
     if job is None:
         return 1
     if job.status == JobStatus.SUCCEEDED:
         return 0
-    code = int(job.driver_exit_code or 1)
+    code = int(job.driver_exit_code or (STOPPED if job.status == JobStatus.STOPPED else 1))
     return code if code > 0 else 128 - code

@@ -13,6 +13,8 @@ from crane_ray.runtime.job_client import FINAL, answering, connect, exit_status
 
 STOP_WAIT_S = 60.0
 """Ray kills a driver that has not ended some seconds after it was asked to."""
+NEED_RESUME = {"train", "tune"}
+"""Verbs that do not go on unasked."""
 PREFIX, OWN = "crane_ray_", {"verb", "version", "config"}
 """Of our metadata, and what is none of the cohort."""
 
@@ -97,8 +99,9 @@ def stop_job(address: str, job_id: str, echo: Callable[[str], None]) -> int:
     if job.status != JobStatus.STOPPED:
         echo(f"job {job_id}{about} ended by itself: {_end(_row(job))}")
         return 0
-    what = "What it has committed stays, and the same submit goes on." if row.verb else ""
-    echo(f"stopped job {job_id}{about}. {what}".rstrip())
+    how = " with --resume" if row.verb in NEED_RESUME else ""
+    what = f". What it has committed stays; the same submit{how} goes on" if row.verb else ""
+    echo(f"stopped job {job_id}{about}{what}")
     return 0
 
 

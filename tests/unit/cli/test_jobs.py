@@ -90,7 +90,10 @@ def test_of_an_unknown_job_the_nearest_is_named(
 def test_what_was_stopped_is_said(jobs: FakeJobs, capsys: pytest.CaptureFixture[str]) -> None:
     status, output = run(capsys, "stop", "second")
     assert (status, jobs.stopped) == (0, ["second"])
-    assert output.startswith("stopped job second (extract of work /shared/[cohort]/work).")
+    assert output == (
+        "stopped job second (extract of work /shared/[cohort]/work). What it has committed stays; "
+        "the same submit goes on\n"
+    )
 
 
 def test_a_job_that_has_ended_is_not_stopped(

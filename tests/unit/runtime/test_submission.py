@@ -110,7 +110,7 @@ def test_verbs_that_go_on_by_themselves_need_no_flag(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("end", "status"), [(ended(1), 1), (ended(2), 2), (ended(127), 127), (BAD_ENVIRONMENT, 1),
-                        (STOPPED, 1), (GOOD, 0)],
+                        (STOPPED, 130), (GOOD, 0)],
 )  # fmt: skip
 def test_what_would_only_be_repeated_is_not(
     end: dict[str, Any], status: int, monkeypatch: pytest.MonkeyPatch
