@@ -32,6 +32,7 @@ VERBS = {
     "report": ("report", "Make the page of a training or an evaluation anew."),
     "view": ("view", "Show slides and their attention maps in a browser."),
     "submit": ("submission", "Run a verb as a job on a Ray cluster."),
+    "jobs": ("jobs", "List, show and stop the jobs of a Ray cluster."),
     "doctor": ("doctor", "Look whether every node of a cluster is fit for a run."),
     "plan": ("plan", "Say what the extraction of a cohort will cost."),
 }

@@ -10,8 +10,30 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from crane_ray.config import Config, Flag, nested_model, parse_setting
+from crane_ray.errors import ConfigError
 
 Job = TypeVar("Job", bound=Config)
+
+
+dashboard_option = click.option(
+    "--address", "dashboard", metavar="URL", envvar="RAY_API_SERVER_ADDRESS",
+    help="The cluster's dashboard, http://HEAD:8265 (or RAY_API_SERVER_ADDRESS).",
+)  # fmt: skip
+"""Where jobs are submitted to and looked for."""
+
+
+def require_dashboard(verb: str, dashboard: str | None) -> str:
+    """The dashboard's address.
+
+    Raises:
+        ConfigError: none was given.
+    """
+    if not dashboard:
+        raise ConfigError(
+            f"{verb}: no cluster named; give --address http://HEAD:8265 (its dashboard) or set "
+            "RAY_API_SERVER_ADDRESS"
+        )
+    return dashboard
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,13 @@ from typing import Any
 
 import click
 
-from crane_ray.cli.options import config_options, load_job
+from crane_ray.cli.options import (
+    config_options,
+    dashboard_option,
+    load_job,
+    require_dashboard,
+)
 from crane_ray.config import Config
-from crane_ray.errors import ConfigError
 from crane_ray.runtime.assessment_jobs import AssessJob
 from crane_ray.runtime.evaluation_jobs import EvaluateJob
 from crane_ray.runtime.exchange_jobs import ExportJob, ImportCoordsJob, ImportFeaturesJob
@@ -34,15 +38,21 @@ JOBS: dict[str, type[Config]] = {
 LOCAL_FLAGS = ["--address", "--cpus"]
 """Flags of a local run that mean nothing to a submitted one."""
 
+HOW = ("follow", "job_id", "python", "runtime_env", "retries")
+"""Options of the submission; all others are the verb's own."""
+
 EPILOG = """\b
 Examples:
   crane-ray submit patch --slides /data/slides --work /data/work --address http://head:8265
   crane-ray submit extract --config extract.yaml --address http://head:8265
   crane-ray submit extract --work /data/work --no-follow --address http://head:8265
+  crane-ray submit train --config train.yaml --retries 3 --address http://head:8265
 
 \b
-Paths must mean the same on every node: a shared filesystem or a mounted bucket. crane-ray must
-be installed on the cluster (its image), this machine needs no GPU."""
+Paths must mean the same on every node: a shared filesystem or a bucket. Those that just this
+machine has are named before the job begins; YAML files of tasks and spaces go along with it.
+crane-ray must be installed on the cluster (its image), this machine needs no GPU.
+crane-ray jobs lists, shows and stops what was submitted."""
 
 
 @click.group(name="submit", epilog=EPILOG)
@@ -56,11 +66,14 @@ def command() -> None:
 
 def _submission_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = [
-        click.option("--address", "dashboard", metavar="URL", envvar="RAY_API_SERVER_ADDRESS",
-                     help="The cluster's dashboard, http://HEAD:8265."),
+        dashboard_option,
         click.option("--follow/--no-follow", default=True,
                      help="Stay and show the job's log (the default), or leave at once."),
-        click.option("--job-id", metavar="NAME", help="Name of the job; Ray makes one up."),
+        click.option("--job-id", metavar="NAME",
+                     help="Name of the job; made of the verb and the time where not given."),
+        click.option("--retries", metavar="N", type=click.IntRange(min=0), default=0,
+                     help="Submit the job again, so many times, when its driver or its node was "
+                     "lost; each try goes on with what is missing. [default: 0]"),
         click.option("--python", metavar="PATH",
                      help="Interpreter on the cluster; the one of its workers if not given."),
         click.option("--runtime-env", metavar="FILE", help="YAML of a Ray runtime environment."),
@@ -74,26 +87,14 @@ def _make(verb: str, model: type[Config]) -> click.Command:
     @click.command(name=verb, help=f"Submit crane-ray {verb} as a job.", epilog=EPILOG)
     @_submission_options
     @config_options(model, leave_out=LOCAL_FLAGS)
-    def submit(
-        dashboard: str | None,
-        follow: bool,
-        job_id: str | None,
-        python: str | None,
-        runtime_env: str | None,
-        **options: Any,
-    ) -> int:
+    def submit(dashboard: str | None, **options: Any) -> int:
+        how = {name: options.pop(name) for name in HOW}
         job = load_job(model, options)
-        if not dashboard:
-            raise ConfigError(
-                "submit: no cluster named; give --address http://HEAD:8265 (its dashboard) or set "
-                "RAY_API_SERVER_ADDRESS"
-            )
+        address = require_dashboard("submit", dashboard)
         from crane_ray.cli.console import console
         from crane_ray.runtime.submission import SubmissionConfig, submit_job
 
-        submission = SubmissionConfig(
-            address=dashboard, follow=follow, job_id=job_id, python=python, runtime_env=runtime_env
-        )
+        submission = SubmissionConfig(address=address, **how)
         return submit_job(verb, job, submission, lambda text: console.print(text, markup=False))
 
     return submit

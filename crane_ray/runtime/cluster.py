@@ -22,10 +22,12 @@ log = logging.getLogger(__name__)
 
 ANSWER_WAIT_S = 15.0
 """A head node that is only just starting gets this long."""
-NO_TOKEN = (
-    "the cluster asks for a token that this machine does not have, or another one; set "
-    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's own "
+SET_TOKEN = (
+    "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's own "
     "(~/.ray/auth_token on its head node)"
+)
+NO_TOKEN = (
+    f"the cluster asks for a token that this machine does not have, or another one; {SET_TOKEN}"
 )
 """Clusters that were started with a token refuse everybody without it."""
 
@@ -81,6 +83,9 @@ def _start(address: str | None, config: ClusterConfig) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         what = f"Ray cluster at {address}" if address else "local Ray"
         check = "--address" if address else "space and permissions of the temporary folder (TMPDIR)"
+        if address not in {None, "local"} and os.environ.get("RAY_AUTH_MODE") != "token":
+            # Ray's core says no more than that it cannot connect, also where a token is missing.
+            check += f"; if the cluster was started with a token, {SET_TOKEN}"
         raise ClusterError(f"{what}: cannot be used: {error}; check {check}") from error
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 import yaml
 
@@ -37,6 +38,8 @@ from crane_ray.runtime.training import run_training
 
 MAY_DIFFER = ("resume", "overwrite", "cluster", "workers", "tracking", "keep")
 """Settings that a search may go on with others of."""
+JOB_FOLDER = "/_ray_pkg_"
+"""In the paths of files that a submitted job brought along."""
 
 
 def run_search(job: TuneJob, reporter: SearchReporter | None = None) -> SearchSummary:
@@ -123,7 +126,11 @@ def _prepare(job: TuneJob, folder: str) -> None:
             )
         before = TuneJob.model_validate(yaml.safe_load(storage.read_bytes(path)))
         begun, now = before.model_dump(mode="json"), job.model_dump(mode="json")
-        told = [name for name in now if now[name] != begun[name] and name not in MAY_DIFFER]
+        told = [
+            name
+            for name in now
+            if name not in MAY_DIFFER and not _are_same(name, begun[name], now[name])
+        ]
         if told:
             raise StoreError(
                 f"results {folder}: the search there began with another {', '.join(told)}; "
@@ -132,6 +139,16 @@ def _prepare(job: TuneJob, folder: str) -> None:
             )
     written = job.model_copy(update={"resume": False, "overwrite": False})
     storage.put_bytes(path, written.to_yaml().encode())
+
+
+def _are_same(name: str, before: Any, now: Any) -> bool:
+    """Equal values, or one file's copies that travelled with jobs into folders of their own."""
+    if before == now:
+        return True
+    if name not in {"task", "space"} or not (isinstance(before, str) and isinstance(now, str)):
+        return False
+    plain = {storage.name_of(path).removeprefix(f"{name}-") for path in (before, now)}
+    return len(plain) == 1 and any(JOB_FOLDER in path for path in (before, now))
 
 
 @contextmanager

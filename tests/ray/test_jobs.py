@@ -102,6 +102,22 @@ def test_the_exit_status_and_the_reason_of_a_failing_job_come_back(
     assert "run crane-ray patch" in output
 
 
+def test_a_path_that_is_not_there_ends_a_job_before_its_verb_begins(
+    dashboard: str, tmp_path: Path
+) -> None:
+    words = ["--work", str(tmp_path), "--weights", "/nowhere/uni.bin", "--job-id", "early"]
+    status, output = finish(command("submit", "extract", *words, "--address", dashboard))
+    assert status == 2, output
+    assert "encoder.weights /nowhere/uni.bin: is neither on the cluster nor" in output
+    status, output = finish(command("jobs", "list", "--address", dashboard))
+    assert status == 0, output
+    (row,) = (line for line in output.splitlines() if " early " in line)
+    assert [cell.strip() for cell in row.split("\u2502")[2:4]] == ["extract", "failed"]
+    status, output = finish(command("jobs", "logs", "erly", "--address", dashboard))
+    assert status == 2
+    assert "did you mean early?" in output
+
+
 def test_where_no_dashboard_answers_the_message_says_so(tmp_path: Path) -> None:
     words = ["submit", "extract", "--work", str(tmp_path), "--address"]
     status, output = finish(command(*words, "http://127.0.0.1:9"))

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from ray.runtime_env import RuntimeEnv
 
 from crane_ray.cli.main import VERBS
 from crane_ray.cli.submission import JOBS
 from crane_ray.cohort.tasks import load_task_set, task_set_names
+from crane_ray.config import read_yaml
 from crane_ray.runtime.search_jobs import SEARCHABLE, TuneJob
 from crane_ray.runtime.study_jobs import TrainJob
 from crane_ray.search.space import parse_space
@@ -36,6 +38,13 @@ def test_shipped_task_sets_load_under_their_name(name: str) -> None:
     assert load_task_set(name).name == name
 
 
-def test_there_is_something_to_load() -> None:
-    assert len(CONFIGS) >= 5
+def test_each_verb_of_the_way_from_slides_to_diagnoses_has_a_config() -> None:
+    verbs = {"patch", "extract", "train", "evaluate", "tune", "heatmap", "assess"}
+    assert {config.stem for config in CONFIGS} == verbs
+
+
+def test_the_shipped_runtime_environment_is_one_of_rays() -> None:
+    tree = read_yaml(FOLDER / "runtime_env.yaml")
+    assert RuntimeEnv(**tree).env_vars() == tree["env_vars"]
+    assert "working_dir" not in tree  # it is the job's own
     assert {"cardiac-mtl", "cardiac-grade"} <= set(task_set_names())

@@ -11,7 +11,7 @@ from crane_ray.cli.submission import JOBS, command
 from crane_ray.runtime.exchange_jobs import ExportJob
 from crane_ray.runtime.study_jobs import TrainJob
 
-NOT_SUBMITTED = {"demo", "encoders", "plan", "report", "splits", "submit", "view"}
+NOT_SUBMITTED = {"demo", "encoders", "jobs", "plan", "report", "splits", "submit", "view"}
 """Verbs that run where they are typed."""
 
 

@@ -47,3 +47,24 @@ def test_a_local_ray_that_cannot_start_is_no_traceback(monkeypatch: pytest.Monke
         cluster.connected(ClusterConfig()),
     ):
         pass
+
+
+@pytest.mark.parametrize("mode", [None, "token"])
+def test_where_ray_cannot_connect_a_missing_token_is_thought_of(
+    mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise ConnectionError("Failed to connect to GCS")
+
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with (
+            pytest.raises(ClusterError, match="Failed to connect") as caught,
+            cluster.connected(ClusterConfig(address=address)),
+        ):
+            pass
+    assert ("RAY_AUTH_MODE=token" in str(caught.value)) == (mode is None)
