@@ -42,8 +42,8 @@ Made from the code by `python -m tests.docs_config`; a test keeps it so. It has 
 YAML that `crane-ray VERB --config FILE` takes, and the flag that is short for it. `--set
 any.key=value` sets any of them; flags come on top of the file, and `--set` on top of both. An
 unknown key is an error that names the nearest known one. Relative paths are those of the directory
-that the command is called in. In the column *default*, **needed** is a key that has to be given, and
-a dash one that stays empty where it is not.
+that the command is called in. In the column *default*, **needed** is a key that has to be given,
+and a dash one that stays empty where it is not.
 
 `config.yaml` beside the results of a run has all of its keys, defaults included, and can be given
 again.
