@@ -168,6 +168,8 @@ def default_words(value: Any) -> str:
         return "-"
     if isinstance(value, tuple | list):
         value = [item.model_dump() if isinstance(item, BaseModel) else item for item in value]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000).strip()
     return f"`{text.removesuffix('...').strip()}`"
 
