@@ -20,10 +20,14 @@ ARGUMENTS = {"verify": "store", "view": "work"}
 """Verbs with an argument that is a key of their config."""
 
 
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
 def lines(page: Path) -> list[str]:
     """The command lines of a page's bash blocks, continued ones put together."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    joined = [re.sub(r"\\\n\s*", "", block) for block in blocks]
+    joined = [re.sub(r"\\\n\s*", "", block) for block in blocks(page, "bash")]
     return [line for block in joined for line in block.splitlines() if line.strip()]
 
 

@@ -1,13 +1,30 @@
 """The commands of all pages are ones that `crane-ray` takes, and their links lead somewhere."""
 
+import ast
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
+import yaml
 
+from crane_ray.cohort.tasks import TaskSet
 from crane_ray.errors import ConfigError
-from tests.page_commands import ROOT, anchors, broken_links, calls, inline, lines, load, parse
+from crane_ray.runtime.search_jobs import SEARCHABLE
+from crane_ray.runtime.study_jobs import TrainJob
+from crane_ray.search.space import parse_space
+from tests.page_commands import (
+    ROOT,
+    anchors,
+    blocks,
+    broken_links,
+    calls,
+    inline,
+    lines,
+    load,
+    parse,
+)
 
 PAGES = [
     ROOT / "README.md",
@@ -43,6 +60,29 @@ def test_whole_commands_make_a_config(page: Path, monkeypatch: pytest.MonkeyPatc
         config = parsed.params.get("config_file")
         if (config is None or Path(config).exists()) and not parsed.params.get("check"):
             load(parsed)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_yaml_blocks_are_task_sets_or_spaces(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        tree = yaml.safe_load(block)
+        if "tasks" in tree:
+            assert TaskSet.model_validate(tree).tasks
+        else:
+            assert parse_space(tree, TrainJob, SEARCHABLE).domains
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_python_blocks_name_what_there_is(page: Path) -> None:
+    """They compile, and each module and name that they import is there."""
+    for block in blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = import_module(str(node.module))
+                assert not [name.name for name in node.names if not hasattr(module, name.name)]
+            elif isinstance(node, ast.Import):
+                for name in node.names:
+                    import_module(name.name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
