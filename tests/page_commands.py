@@ -126,6 +126,27 @@ def load(parsed: click.Context) -> Config:
     return load_job(config_of(parsed), options)
 
 
+def named_flags(page: Path) -> set[str]:
+    """The flags in a page's running text, without those of other tools.
+
+    Theirs are in the first column of a table, or have underscores.
+    """
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    ours = re.sub(r"^\|[^|]*\|", "", text, flags=re.MULTILINE)
+    spans = " ".join(re.findall(r"`([^`]+)`", ours))
+    return {flag for flag in re.findall(r"(?<!\S)--[a-z][\w-]*", spans) if "_" not in flag}
+
+
+def all_flags(command: click.Command) -> set[str]:
+    """The flags of a command and of all below it."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        names = command.list_commands(context)
+        below = [found for name in names if (found := command.get_command(context, name))]
+        return set().union(*map(all_flags, below))
+    return {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
+
+
 def broken_links(page: Path) -> list[str]:
     """The relative links of a page that lead to no file, or to no heading of it."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)

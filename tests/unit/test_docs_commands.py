@@ -9,6 +9,7 @@ import click
 import pytest
 import yaml
 
+from crane_ray.cli.main import cli
 from crane_ray.cohort.tasks import TaskSet
 from crane_ray.errors import ConfigError
 from crane_ray.runtime.search_jobs import SEARCHABLE
@@ -16,6 +17,7 @@ from crane_ray.runtime.study_jobs import TrainJob
 from crane_ray.search.space import parse_space
 from tests.page_commands import (
     ROOT,
+    all_flags,
     anchors,
     blocks,
     broken_links,
@@ -23,6 +25,7 @@ from tests.page_commands import (
     inline,
     lines,
     load,
+    named_flags,
     parse,
 )
 
@@ -60,6 +63,16 @@ def test_whole_commands_make_a_config(page: Path, monkeypatch: pytest.MonkeyPatc
         config = parsed.params.get("config_file")
         if (config is None or Path(config).exists()) and not parsed.params.get("check"):
             load(parsed)
+
+
+GUIDES = [page for page in PAGES if page.parent in {ROOT, ROOT / "docs"}]
+OTHERS = {"--help", "--only", "--quick", "--mag"}
+"""Of every command, of the benchmarks, and of TRIDENT."""
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=ids)
+def test_flags_that_a_page_speaks_of_are_those_of_a_verb(page: Path) -> None:
+    assert named_flags(page) - OTHERS <= all_flags(cli)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
