@@ -1,8 +1,8 @@
 """Fixtures for all tests; nothing starts before a test asks for it.
 
 Property tests draw the same examples in every run, so that a commit passes or fails for everybody
-alike; `pytest --hypothesis-profile explore` draws new ones. No example has a deadline: a busy machine
-is no fault.
+alike; `pytest --hypothesis-profile explore` draws new ones. No example has a deadline: a busy
+machine is no fault.
 """
 
 from hypothesis import settings
