@@ -4,40 +4,20 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 
-from crane_ray.cli.main import VERBS, cli
+from crane_ray.cli.main import VERBS
+from tests.page_commands import calls, inline, lines, parse
 from tests.unit.cluster.files import CLUSTER, FOLDERS, ROOT
 
 SECTIONS = ["Prerequisites", "Commands", "Smoke command", "What to change"]
 PAGES = sorted(CLUSTER.rglob("*.md"))
-CONTINUES = {"&&", "|", ";", "&"}
 
 
 def ids(path: Path) -> str:
     return str(path.relative_to(CLUSTER))
-
-
-def lines(page: Path) -> list[str]:
-    """The command lines of a page's blocks."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
-
-
-def calls(page: Path) -> Iterator[list[str]]:
-    """The words of each `crane-ray` that a page calls, by itself or in another program's hands."""
-    text = [*lines(page), *re.findall(r"`(crane-ray [^`]+)`", page.read_text())]
-    for line in text:
-        words = shlex.split(line.rstrip("&").replace("...", ""), comments=True)
-        quoted = [word for word in words if word.startswith("crane-ray ")]
-        for one in [words, *map(shlex.split, quoted)]:
-            if "crane-ray" in one:
-                rest = one[one.index("crane-ray") + 1 :]
-                end = next((n for n, word in enumerate(rest) if word in CONTINUES), len(rest))
-                yield rest[:end]
 
 
 def sbatch_calls(page: Path) -> Iterator[list[str]]:
@@ -47,18 +27,6 @@ def sbatch_calls(page: Path) -> Iterator[list[str]]:
         if words[0] == "sbatch":
             script = next(n for n, word in enumerate(words) if word.endswith(".sbatch"))
             yield [Path(words[script]).stem, *words[script + 1 :]]
-
-
-def parse(words: list[str]) -> None:
-    """Fails where a verb does not take these words; nothing is run."""
-    command: Any = cli
-    context = click.Context(cli, info_name="crane-ray")
-    while isinstance(command, click.Group) and words:
-        name, *words = words
-        command = command.get_command(context, name)
-        assert command is not None, name
-    if not isinstance(command, click.Group):  # else it is spoken of, not called
-        command.make_context(command.name, list(words), parent=context)
 
 
 def test_every_platform_has_a_page_and_the_index_leads_to_it() -> None:
@@ -78,9 +46,10 @@ def test_a_page_says_what_is_needed_what_to_do_and_what_to_change(folder: str) -
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_commands_are_ones_that_crane_ray_takes(page: Path) -> None:
-    found = [words for words in calls(page) if words and words[0] in VERBS]
-    for words in [*found, *sbatch_calls(page)]:
+def test_a_page_has_commands_that_crane_ray_takes(page: Path) -> None:
+    text = [*lines(page), *inline(page)]
+    found = [words for words in calls(text) if words and words[0] in VERBS]
+    for words in sbatch_calls(page):
         parse(words)
     if page.parent.name not in {"slurm", "kuberay"}:
         assert found
