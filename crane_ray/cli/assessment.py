@@ -8,7 +8,7 @@ from crane_ray.cli.options import config_options, load_job
 from crane_ray.runtime.assessment_jobs import AssessJob
 
 EPILOG = """\b
-Slides to diagnoses: patches, features as the model needs them, all heads, the grade, maps
+Examples: slides to diagnoses, with patches, features as the model needs them, grade and maps
   crane-ray assess --slides /data/new --work new --model results/cardiac-mtl_s1 \\
       --grade-model results/cardiac-grade_s1
   crane-ray assess --slides slides.csv --work new --model results/cardiac-mtl_s1

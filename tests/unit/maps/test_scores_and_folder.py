@@ -17,7 +17,7 @@ HEADER = MapsHeader(
     checkpoints={"0": "f0"},
     tasks=(HeadTask(name="subtype", classes=("a", "b")),),
     heads=("subtype:a", "subtype:b"),
-    features="/work/features/x",
+    features="/cohort/features/x",
     recipe_fingerprint="r",
 )
 

@@ -37,7 +37,7 @@ def manifest(**changes: Any) -> RunManifest:
             {"severity": "error", "message": "2 cases in two parts"},
             {"severity": "warning", "message": "few cases"},
         ],
-        "features": {"features": {"root": "/work/features/uni", "identity": "0123456789abcdef"}},
+        "features": {"features": {"root": "/cohort/features/uni", "identity": "0123456789abcdef"}},
         "cohort": {"slides": 30, "cases": 24,
                    "classes": {"amr": [["no_amr", 18, 15], ["amr", 10, 9], [None, 2, 1]]}},
     }  # fmt: skip

@@ -94,7 +94,7 @@ def test_the_training_says_which_epoch_was_kept() -> None:
 
 def test_provenance_has_config_features_networks_and_versions() -> None:
     text = read(run_of(two_folds())).text
-    for said in ("seed: 1", "/work/features/uni", "recipe unknown, content 0123456789abcdef",
+    for said in ("seed: 1", "/cohort/features/uni", "recipe unknown, content 0123456789abcdef",
                  "aaaa000011112222", "crane-ray ", "40 replicates, seed 0"):  # fmt: skip
         assert said in text
 

@@ -86,10 +86,10 @@ def written(path: Path, **groups: dict[str, Any] | None) -> str:
 
 
 def test_what_means_the_same_is_taken(tmp_path: Path) -> None:
-    found = import_heatmap(written(tmp_path / "clam.yaml"), "/work", features="/features")
+    found = import_heatmap(written(tmp_path / "clam.yaml"), "/cohort", features="/features")
     job = found.job
-    assert (job.model, job.work) == ("/results/s_0_checkpoint.pt", "/work")
-    assert (job.features, job.folder) == ("/features", "/work/heatmaps/HEATMAP_OUTPUT")
+    assert (job.model, job.work) == ("/results/s_0_checkpoint.pt", "/cohort")
+    assert (job.features, job.folder) == ("/features", "/cohort/heatmaps/HEATMAP_OUTPUT")
     assert (job.dense.overlap, job.dense.batch_size) == (0.5, 64)
     maps = job.maps
     assert (maps.scale, maps.cmap, maps.alpha, maps.vis_level) == ("reference", "jet", 0.3, 1)
@@ -104,13 +104,13 @@ def test_what_means_the_same_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_config_is_read_back_as_it_was(tmp_path: Path) -> None:
-    found = import_heatmap(written(tmp_path / "clam.yaml"), "/work")
+    found = import_heatmap(written(tmp_path / "clam.yaml"), "/cohort")
     (tmp_path / "ours.yaml").write_text(found.yaml)
     assert HeatmapJob.load(tmp_path / "ours.yaml") == found.job
 
 
 def test_each_key_is_taken_or_named(tmp_path: Path) -> None:
-    found = import_heatmap(written(tmp_path / "clam.yaml"), "/work")
+    found = import_heatmap(written(tmp_path / "clam.yaml"), "/cohort")
     told = "\n".join(found.notes)
     read = {
         "exp_arguments.save_exp_code", "data_arguments.process_list",
@@ -136,29 +136,29 @@ def test_each_key_is_taken_or_named(tmp_path: Path) -> None:
 
 def test_without_overlapping_patches_maps_are_of_the_stored_ones(tmp_path: Path) -> None:
     coarse = import_heatmap(
-        written(tmp_path / "a.yaml", patching_arguments={"overlap": 0}), "/work"
+        written(tmp_path / "a.yaml", patching_arguments={"overlap": 0}), "/cohort"
     )
     assert (coarse.job.dense.overlap, coarse.job.maps.scale) == (0, "percentile")
     assert any("use_ref_scores" in note for note in coarse.notes)
     skipped = import_heatmap(
-        written(tmp_path / "b.yaml", heatmap_arguments={"calc_heatmap": False}), "/work"
+        written(tmp_path / "b.yaml", heatmap_arguments={"calc_heatmap": False}), "/cohort"
     )
     assert skipped.job.dense.overlap == 0
     assert any("overlap 0.5 is not taken" in note for note in skipped.notes)
     own = import_heatmap(
-        written(tmp_path / "c.yaml", heatmap_arguments={"use_ref_scores": False}), "/work"
+        written(tmp_path / "c.yaml", heatmap_arguments={"use_ref_scores": False}), "/cohort"
     )
     assert (own.job.dense.overlap, own.job.maps.scale) == (0.5, "percentile")
 
 
 def test_a_process_list_is_looked_for_where_clam_keeps_them(tmp_path: Path) -> None:
     path = written(tmp_path / "heatmaps" / "configs" / "clam.yaml")
-    missing = import_heatmap(path, "/work")
+    missing = import_heatmap(path, "/cohort")
     assert any("no such file" in note for note in missing.notes)
     there = tmp_path / "heatmaps" / "process_lists" / "heatmap_demo_dataset.csv"
     there.parent.mkdir()
     there.write_text("slide_id\na\n")
-    assert import_heatmap(path, "/work").job.slides_of == str(there)
+    assert import_heatmap(path, "/cohort").job.slides_of == str(there)
 
 
 def test_a_region_of_interest_is_named(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_what_the_file_leaves_out_is_clams_default(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "model_arguments: {ckpt_path: /s_0_checkpoint.pt}\ndata_arguments:\n"
     )
-    job = import_heatmap(str(tmp_path / "a.yaml"), "/work").job
+    job = import_heatmap(str(tmp_path / "a.yaml"), "/cohort").job
     assert (job.maps.cmap, job.maps.vis_level, job.slides_of) == ("jet", 1, None)
     assert job.maps.samples == ()
 
@@ -191,7 +191,7 @@ def test_what_is_wrong_is_refused_by_name(
 ) -> None:
     path = written(tmp_path / "clam.yaml", **{group: changes})
     with pytest.raises(ConfigError, match=r"clam\.yaml: ") as refused:
-        import_heatmap(path, "/work")
+        import_heatmap(path, "/cohort")
     assert message in str(refused.value)
 
 

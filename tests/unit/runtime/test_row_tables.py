@@ -63,7 +63,7 @@ def test_rows_that_came_back_are_written_and_counted() -> None:
     fill(table, came, sent)
     table.close()
     assert set(disk.rows) == {"old", "other", *sent}
-    summary = table.summary("patch", "/work", ["old", *sent], sent)
+    summary = table.summary("patch", "/cohort", ["old", *sent], sent)
     assert summary.counts() == {
         "done": 1, "skipped": 2, "no_tissue": 1, "failed": 2, "patches": 5,
     }  # fmt: skip
@@ -79,11 +79,11 @@ def test_what_cannot_be_written_ends_the_run_and_what_came_before_stays() -> Non
         fill(table, [result("a"), result("b", fatal="disk is full"), result("c")], ["a", "b", "c"])
     table.close()
     assert set(disk.rows) == {"a"}
-    summary = table.summary("patch", "/work", ["a", "b", "c"], ["a", "b", "c"])
+    summary = table.summary("patch", "/cohort", ["a", "b", "c"], ["a", "b", "c"])
     assert (summary.done, summary.left_out) == (1, [])
 
 
 def test_slides_that_were_sent_and_are_not_back_do_not_count_as_done_before() -> None:
     table = RowTable({"a": SlideRow("a", "/x", "ok")}, Disk().write, Silent())
-    assert table.summary("patch", "/work", ["a"], ["a"]).skipped == 0
-    assert table.summary("patch", "/work", ["a"], []).skipped == 1
+    assert table.summary("patch", "/cohort", ["a"], ["a"]).skipped == 0
+    assert table.summary("patch", "/cohort", ["a"], []).skipped == 1

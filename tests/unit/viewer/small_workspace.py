@@ -80,7 +80,7 @@ def make_maps(workspace: Workspace, row: SlideRow, grid: PatchGrid, run: str = R
     folder = MapsFolder(f"{workspace.root}/heatmaps/{run}")
     header = MapsHeader(
         model=f"/results/{run}", checkpoints={"0": "f"}, tasks=TASKS, heads=HEADS,
-        features="/work/features/uni_v1", recipe_fingerprint="r",
+        features="/cohort/features/uni_v1", recipe_fingerprint="r",
     )  # fmt: skip
     folder.write_header(header)
     raw = np.stack([grid.xy[:, 0] + grid.xy[:, 1] / 1e4, grid.xy[:, 1] + grid.xy[:, 0] / 1e4])
