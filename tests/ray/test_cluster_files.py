@@ -17,6 +17,11 @@ MISSING = missing()
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.skipif(bool(MISSING), reason=f"no network of hosts here: {MISSING}"),
+    # Beside a Ray that other tests hold they were seen to fail once; alone they pass.
+    pytest.mark.skipif(
+        not os.environ.get("CRANE_TEST_HOSTS"),
+        reason="makes hosts of namespaces, alone on the machine: CRANE_TEST_HOSTS=1",
+    ),
 ]
 
 NUM_HOSTS, NUM_SLIDES = 3, 2
