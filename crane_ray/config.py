@@ -3,13 +3,14 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from crane_ray.errors import ConfigError
 
@@ -125,7 +126,7 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
     if any(item["type"] == "missing" for item in faults):
         # A list whose items lack something counts as too short; what they lack says it all.
         faults = [item for item in faults if item["type"] != "too_short"]
-    for item in faults:
+    for item in _one_of_each_short_list(faults):
         keys = [str(part) for part in item["loc"]]
         if item["type"] == "extra_forbidden":
             lines.append(_unknown_key(keys, model))
@@ -140,6 +141,19 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
             name = f"{'.'.join(keys)}: " if keys else ""
             lines.append(f"{name}{shown}{reason[0].lower()}{reason[1:]}")
     return f"config{where}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines)
+
+
+def _one_of_each_short_list(faults: list[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """The faults; a list of fixed length that is too short has one, not one for each gap."""
+    seen = set()
+    for item in faults:
+        place = item["loc"]
+        if item["type"] != "missing" or not isinstance(place[-1], int):
+            yield item
+        elif place[:-1] not in seen:
+            seen.add(place[:-1])
+            few = f"{len(item['input'])} are too few"
+            yield {**item, "type": "too_short", "loc": place[:-1], "msg": few}
 
 
 def known_keys(model: type[BaseModel]) -> list[str]:

@@ -105,6 +105,11 @@ def _check(painter: MapPainter, reader: SlideReader | None, grid: PatchGrid | No
         raise SlideError(
             f"slide {slide_id}: its pixels are not at hand, and --save-slide asks for them"
         )
+    if settings.save_slide and SLIDE in painter.scores.heads:
+        raise SlideError(
+            f"slide {slide_id}: the map of the task {SLIDE} and the picture that --save-slide asks "
+            "for would be the same file; leave one of them out"
+        )
     if settings.samples and (reader is None or grid is None):
         raise SlideError(
             f"slide {slide_id}: its pixels are not at hand, and samples show them; ask for none "
@@ -137,7 +142,7 @@ def _write_scores(
 def _write_map(painter: MapPainter, folder: MapsFolder, head: str) -> tuple[str, ...]:
     """The map of a head, or the slide alone, in every format."""
     settings, canvas = painter.settings, painter.canvas
-    whose = None if head == SLIDE and head not in painter.scores.heads else head
+    whose = head if head in painter.scores.heads else None
     shrunk = canvas.finished_px != canvas.size_px
     picture = None
     if shrunk or set(settings.formats) & {"jpg", "png"}:

@@ -274,6 +274,14 @@ def test_a_validation_error_of_a_whole_config_names_it() -> None:
         pytest.fail("a list is no config")
 
 
+def test_a_list_of_fixed_length_that_is_too_short_is_told_once() -> None:
+    class Window(Config):
+        roi: tuple[int, int, int, int]
+
+    with pytest.raises(ConfigError, match=r"^config: roi: \[1, 2\]: 2 are too few$"):
+        Window.load(overrides=[("roi", [1, 2])])
+
+
 def test_errors_are_both_ours_and_the_fitting_built_in() -> None:
     with pytest.raises(CraneError):
         Outer.load()

@@ -1,5 +1,6 @@
 """All files of a slide's maps: what was asked for, in its place, and nothing of before."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,15 @@ def test_without_the_slide_there_are_maps_on_an_empty_canvas(tmp_path: Path) -> 
     with pytest.raises(SlideError, match="--save-slide asks for them"):
         alone = MapSettings(blank_canvas=True, save_slide=True)
         make_maps(SCORES, MapsFolder(str(tmp_path)), alone, reader=None)
+
+
+def test_the_slide_does_not_take_the_place_of_a_tasks_map(slide_path: Path, tmp_path: Path) -> None:
+    named = replace(SCORES, heads=("slide", "b"))
+    with opened(slide_path) as reader:
+        settings = MapSettings(samples=(), save_slide=True)
+        with pytest.raises(SlideError, match="the map of the task slide"):
+            make_maps(named, MapsFolder(str(tmp_path)), settings, reader=reader)
+    assert not below(tmp_path)
 
 
 def test_a_slide_without_patches(slide_path: Path, tmp_path: Path) -> None:
