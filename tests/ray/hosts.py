@@ -48,18 +48,24 @@ class Host:
     ) -> "subprocess.Popen[str]":
         """A command on the host, its output captured; it ends with the host.
 
-        With ``only_network`` it has the host's addresses, but sees the processes of all hosts.
+        With ``only_network`` it has the host's addresses, but sees the processes of all hosts. It
+        inherits no settings of Ray: a test before it, in the same process, may have set some (the
+        level of Ray's logs, an address) that a machine of its own would know nothing of.
         """
         namespaces = ("--net",) if only_network else ("--net", "--pid", "--mount", "--uts")
         process = subprocess.Popen(
             ["nsenter", f"--target={self.pid}", f"--wd={ROOT}", *namespaces, "--", *words],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(env or {})},
+            env={**_inherited(), "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(env or {})},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
         self.processes.append(process)
         return process
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
 def missing() -> str:
