@@ -5,36 +5,45 @@ from typing import Any
 
 import click
 
+from crane_ray.cli.demo import DemoJob
 from crane_ray.cli.options import (
     config_options,
     dashboard_option,
     load_job,
     require_dashboard,
 )
+from crane_ray.cohort.splitting import SplitsJob
 from crane_ray.config import Config
 from crane_ray.runtime.assessment_jobs import AssessJob
 from crane_ray.runtime.evaluation_jobs import EvaluateJob
 from crane_ray.runtime.exchange_jobs import ExportJob, ImportCoordsJob, ImportFeaturesJob
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.jobs import ExtractJob, PatchJob, VerifyJob
-from crane_ray.runtime.preflight_jobs import DoctorJob
+from crane_ray.runtime.preflight_jobs import DoctorJob, PlanJob
+from crane_ray.runtime.reports import ReportJob
 from crane_ray.runtime.search_jobs import TuneJob
 from crane_ray.runtime.study_jobs import TrainJob
 
 JOBS: dict[str, type[Config]] = {
+    "demo": DemoJob,
     "patch": PatchJob,
     "extract": ExtractJob,
     "verify": VerifyJob,
     "export clam": ExportJob,
     "import features": ImportFeaturesJob,
     "import coords": ImportCoordsJob,
+    "splits": SplitsJob,
     "train": TrainJob,
     "tune": TuneJob,
     "evaluate": EvaluateJob,
     "assess": AssessJob,
     "heatmap": HeatmapJob,
+    "report": ReportJob,
     "doctor": DoctorJob,
+    "plan": PlanJob,
 }
+TYPED = frozenset({"view", "encoders", "import heatmap", "jobs", "submit"})
+"""What else the command line has: it runs where it is typed."""
 LOCAL_FLAGS = ["--address", "--cpus"]
 """Flags of a local run that mean nothing to a submitted one."""
 
@@ -43,6 +52,7 @@ HOW = ("follow", "job_id", "python", "runtime_env", "retries")
 
 EPILOG = """\b
 Examples:
+  crane-ray submit demo --work /data/crane-demo --address http://head:8265
   crane-ray submit patch --slides /data/slides --work /data/work --address http://head:8265
   crane-ray submit extract --config extract.yaml --address http://head:8265
   crane-ray submit extract --work /data/work --no-follow --address http://head:8265
@@ -55,7 +65,26 @@ crane-ray must be installed on the cluster (its image), this machine needs no GP
 crane-ray jobs lists, shows and stops what was submitted."""
 
 
-@click.group(name="submit", epilog=EPILOG)
+class Submitted(click.Group):
+    """Verbs that can be submitted, by their first word, or by their second."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb named first, or an error that says why it is none, or which is nearest."""
+        import difflib
+
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            verb = " ".join([*ctx.command_path.split()[2:], args[0]])
+            if verb in TYPED:
+                ctx.fail(f"{verb} is not submitted; it runs where it is typed (crane-ray {verb})")
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            ctx.fail(f"no verb {verb}{hint} Verbs to submit: {', '.join(JOBS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(name="submit", cls=Submitted, epilog=EPILOG)
 def command() -> None:
     """Run a verb as a job on a Ray cluster.
 
@@ -107,7 +136,7 @@ def _add(verb: str, model: type[Config]) -> None:
         command.add_command(_make(verb, model), verb)
         return
     group = command.commands.setdefault(
-        first, click.Group(first, help=f"Submit crane-ray {first} ... as a job.")
+        first, Submitted(first, help=f"Submit crane-ray {first} ... as a job.")
     )
     assert isinstance(group, click.Group)
     group.add_command(_make(verb, model), second[0])

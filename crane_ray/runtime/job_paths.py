@@ -13,18 +13,18 @@ from crane_ray import storage
 from crane_ray.config import Config
 
 INPUTS = (
-    "slides.source", "contours", "process_list", "bags.labels", "bags.features", "bags.sources",
-    "splits", "model", "grade_model", "cases", "features", "slides_of", "source",
-    "encoder.weights", "encoders", "dense.weights",
+    "slides.source", "slides", "contours", "process_list", "labels", "bags.labels", "locked_test",
+    "bags.features", "bags.sources", "splits", "model", "grade_model", "run", "maps", "cases",
+    "features", "slides_of", "source", "rates", "encoder.weights", "encoders", "dense.weights",
 )  # fmt: skip
 """Keys of what a verb reads."""
-FOLDERS = ("work", "store", "results", "out", "to", "clam")
+FOLDERS = ("work", "store", "results", "out", "to", "clam", "rates_out")
 """Keys of folders that a verb writes to, and may make."""
 TRAVELLING = ("task", "space")
 """Keys of small YAML files that go along with the job."""
 COHORT = (
-    "work", "slides.source", "bags.labels", "cases", "bags.features", "features", "store", "source",
-    "model",
+    "work", "slides.source", "slides", "bags.labels", "labels", "cases", "bags.features",
+    "features", "store", "source", "model", "run",
 )  # fmt: skip
 """Keys that say to somebody which cohort a job is about."""
 
