@@ -9,6 +9,7 @@ from crane_ray.cli.demo import DemoJob
 from crane_ray.cli.options import (
     config_options,
     dashboard_option,
+    flagged_fields,
     load_job,
     require_dashboard,
 )
@@ -44,8 +45,6 @@ JOBS: dict[str, type[Config]] = {
 }
 TYPED = frozenset({"view", "encoders", "import heatmap", "jobs", "submit"})
 """What else the command line has: it runs where it is typed."""
-LOCAL_FLAGS = ["--address", "--cpus"]
-"""Flags of a local run that mean nothing to a submitted one."""
 
 HOW = ("follow", "job_id", "python", "runtime_env", "retries")
 """Options of the submission; all others are the verb's own."""
@@ -113,9 +112,12 @@ def _submission_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _make(verb: str, model: type[Config]) -> click.Command:
+    # Where a local run would be means nothing to a submitted one.
+    local = [one.flag.name for one in flagged_fields(model) if one.path.startswith("cluster.")]
+
     @click.command(name=verb, help=f"Submit crane-ray {verb} as a job.", epilog=EPILOG)
     @_submission_options
-    @config_options(model, leave_out=LOCAL_FLAGS)
+    @config_options(model, leave_out=local)
     def submit(dashboard: str | None, **options: Any) -> int:
         how = {name: options.pop(name) for name in HOW}
         job = load_job(model, options)

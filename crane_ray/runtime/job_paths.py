@@ -57,15 +57,15 @@ class JobPaths(Config):
 def paths_of(job: Config) -> JobPaths:
     """The local paths of a config; URIs and names (``imagenet``) are none."""
     tree = job.model_dump(mode="json")
-    found = [_input(key, path) for key in INPUTS for key, path in _local(tree, key)]
-    found += [_folder(key, path) for key in FOLDERS for key, path in _local(tree, key)]
-    found += [_travelling(key, path) for key in TRAVELLING for key, path in _local(tree, key)]
+    found = [_input(key, path) for key in INPUTS for key, path in local_paths(tree, key)]
+    found += [_folder(key, path) for key in FOLDERS for key, path in local_paths(tree, key)]
+    found += [_travelling(key, path) for key in TRAVELLING for key, path in local_paths(tree, key)]
     return JobPaths(paths=tuple(one for one in found if one.seen_as != "/"))
 
 
 def problems(paths: Sequence[JobPath]) -> list[str]:
     """A line for each path that this node does not see although it has to."""
-    return [f"{one.key} {one.path}: {_why(one)}" for one in paths if not _exists(one.seen_as)]
+    return [f"{one.key} {one.path}: {_why(one)}" for one in paths if not is_there(one.seen_as)]
 
 
 def cohort_of(job: Config) -> dict[str, str]:
@@ -84,7 +84,7 @@ def use_copies(tree: dict[str, Any], paths: Sequence[JobPath]) -> bool:
     """Puts the copies of files that this node does not see into a config; True if there are any."""
     changed = False
     for one in paths:
-        if one.copy_name is not None and not _exists(one.path):
+        if one.copy_name is not None and not is_there(one.path):
             tree[one.key] = storage.absolute(one.copy_name)
             changed = True
     return changed
@@ -92,14 +92,16 @@ def use_copies(tree: dict[str, Any], paths: Sequence[JobPath]) -> bool:
 
 def _input(key: str, path: str) -> JobPath:
     folder = Path(path)
-    while glob.has_magic(str(folder)) and not _exists(path):
+    while glob.has_magic(str(folder)) and not is_there(path):
         folder = folder.parent
-    return JobPath(key=key, path=path, seen_as=str(folder), role="input", here=_exists(str(folder)))
+    return JobPath(
+        key=key, path=path, seen_as=str(folder), role="input", here=is_there(str(folder))
+    )
 
 
 def _folder(key: str, path: str) -> JobPath:
     place = Path(path)
-    while not _exists(str(place)) and place != place.parent:
+    while not is_there(str(place)) and place != place.parent:
         place = place.parent
     return JobPath(key=key, path=path, seen_as=str(place), role="folder", here=True)
 
@@ -129,7 +131,7 @@ def _why(one: JobPath) -> str:
     )
 
 
-def _exists(path: str) -> bool:
+def is_there(path: str) -> bool:
     """True where this user can see something there."""
     try:
         return Path(path).exists()
@@ -137,7 +139,8 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _local(tree: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
+def local_paths(tree: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
+    """The local paths that stand at a key of a config, each with its own key."""
     value = _value(tree, key)
     if isinstance(value, str) and value.startswith("/"):
         yield key, value

@@ -1,18 +1,16 @@
 """The on-premises scripts and the Slurm job as they are shipped, on machines of a small network."""
 
 import os
-import re
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from crane_ray.slides.workspace import Workspace
 from crane_ray.testing.cohorts import make_cohort
-from tests.ray.helpers import ROOT, finish, wait_for
-from tests.ray.hosts import Host, missing, network
+from tests.ray.helpers import ROOT, finish
+from tests.ray.hosts import Host, missing, network, wait_for_nodes
 
 MISSING = missing()
 pytestmark = [
@@ -43,7 +41,6 @@ for task in $(jobs -p); do
 done
 exit "$status"
 """
-JOINED = r"Registering new node\. .*node_address=(\S+)"
 QUIET = "--include-log-monitor=false"
 """A process less on each node."""
 SERVICE = 'echo $$ >/tmp/ray/service.pid; exec "cluster/onprem/$0" "$@"'
@@ -79,24 +76,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hosts(shared: Path) -> Iterator[tuple[Host, ...]]:
     with network(shared, NUM_HOSTS) as made:
         yield made
-
-
-def nodes_of(head: Host) -> set[str]:
-    """The addresses of the nodes that have come to a head, from what it writes down."""
-    logs = Path(f"/proc/{head.pid}/root/tmp/ray").glob("session_2*/logs/gcs_server.out")
-    return {address for log in logs for address in re.findall(JOINED, log.read_text())}
-
-
-def wait_for_nodes(hosts: Sequence[Host], running: Sequence["subprocess.Popen[str]"]) -> None:
-    """Returns once all hosts are nodes of the first; a script that ends before is an error."""
-    addresses = {host.ip for host in hosts}
-
-    def are_there() -> bool:
-        ended = [process for process in running if process.poll() is not None]
-        assert not ended, [finish(process) for process in ended]
-        return nodes_of(hosts[0]) == addresses
-
-    wait_for(are_there, f"nodes {addresses}", timeout_s=300)
 
 
 def test_on_premises_scripts_make_a_cluster_that_patches(

@@ -146,8 +146,9 @@ def test_files_of_task_and_space_go_along(monkeypatch: pytest.MonkeyPatch, tmp_p
     submit(monkeypatch, jobs, "tune", job)
     assert jobs.files[0]["task-own.yaml"] == "name: own\n"
     assert yaml.safe_load(jobs.files[0]["config.yaml"])["task"] == str(tmp_path / "own.yaml")
-    check = "python -m crane_ray.cli.job_check paths.json config.yaml && exec "
-    assert jobs.submitted[0]["entrypoint"].startswith(check)
+    assert jobs.submitted[0]["entrypoint"] == (
+        "python -m crane_ray.cli.job_check paths.json config.yaml tune --config config.yaml"
+    )
 
 
 def test_a_log_that_is_followed_anew_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
