@@ -25,33 +25,22 @@ from crane_ray.runtime.landmarks import Landmark, landmarks_of
 
 def run(paths_file: str, config_file: str, words: Sequence[str]) -> int:
     """The exit status of the verb, or of the check that it did not pass."""
-    status = check(paths_file, config_file)
-    if status:
-        return status
+    told = JobPaths.model_validate(json.loads(Path(paths_file).read_text(encoding="utf-8")))
+    lines = problems(told.paths)
+    if lines:
+        _refuse({socket.gethostname(): lines})
+        return USAGE_ERROR
     verb = " ".join(takewhile(lambda word: not word.startswith("-"), words))
     tree = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
     landmarks = landmarks_of(verb, tree)
     with ExitStack() as stack:  # the verb takes over the connection
         if landmarks and _look(landmarks, stack):
             return USAGE_ERROR
+        # Task sets and spaces that travelled with the job, in place of those not seen here.
+        if use_copies(tree, told.paths):
+            text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+            storage.put_bytes(storage.absolute(config_file), text.encode())
         return call(list(words))
-
-
-def check(paths_file: str, config_file: str) -> int:
-    """0 where this node sees every path, else 2 after a line for each that it does not.
-
-    Task sets and spaces that travelled with the job take the place of those not seen here.
-    """
-    told = JobPaths.model_validate(json.loads(Path(paths_file).read_text(encoding="utf-8")))
-    lines = problems(told.paths)
-    if lines:
-        _refuse({socket.gethostname(): lines})
-        return USAGE_ERROR
-    tree = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
-    if use_copies(tree, told.paths):
-        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-        storage.put_bytes(storage.absolute(config_file), text.encode())
-    return 0
 
 
 def _look(landmarks: Sequence[Landmark], stack: ExitStack) -> bool:

@@ -59,7 +59,8 @@ Examples:
 
 \b
 Paths must mean the same on every node: a shared filesystem or a bucket. Those that just this
-machine has are named before the job begins; YAML files of tasks and spaces go along with it.
+machine has are named before the job begins; YAML files of tasks and spaces go along with it,
+and are kept with its results.
 crane-ray must be installed on the cluster (its image), this machine needs no GPU.
 crane-ray jobs lists, shows and stops what was submitted."""
 

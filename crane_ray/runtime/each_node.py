@@ -11,8 +11,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from crane_ray.preflight.report import Node
 from crane_ray.runtime.landmarks import Landmark, unseen
 
-LOOK_WAIT_S = 20.0
-"""A node that starts a process for the look has answered long before; others are passed over."""
+LOOK_WAIT_S = 60.0
+"""A node has to start a process for the look, which takes seconds, and much longer where all of its
+cores are busy; one that still has not answered is passed over."""
 
 Placed = tuple[str, Node]
 """Ray's id of a node, and what is known of it."""

@@ -5,6 +5,7 @@ own node sees (`problems`) before its verb begins. Imports no ray.
 """
 
 import glob
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -81,13 +82,29 @@ def cohort_of(job: Config) -> dict[str, str]:
 
 
 def use_copies(tree: dict[str, Any], paths: Sequence[JobPath]) -> bool:
-    """Puts the copies of files that this node does not see into a config; True if there are any."""
+    """Puts the copies of files that this node does not see into a config; True if there are any.
+
+    The job's own folder goes with the job, and the config beside its results, or of the best of
+    its trials, is to be used again: a copy goes to the results first, where they are local.
+    """
     changed = False
     for one in paths:
         if one.copy_name is not None and not is_there(one.path):
-            tree[one.key] = storage.absolute(one.copy_name)
+            tree[one.key] = _kept(one.copy_name, tree.get("results"))
             changed = True
     return changed
+
+
+def _kept(copy_name: str, results: Any) -> str:
+    """Where a copy stays; named by its content, so that two of a name do not meet."""
+    copy = Path(storage.absolute(copy_name))
+    if not isinstance(results, str) or storage.is_uri(results):
+        return str(copy)
+    content = copy.read_bytes()
+    name = f"{copy.stem}-{hashlib.sha256(content).hexdigest()[:8]}{copy.suffix}"
+    kept = storage.join(results, name)
+    storage.put_bytes(kept, content)
+    return kept
 
 
 def _input(key: str, path: str) -> JobPath:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from crane_ray.cli.submission import JOBS
 from crane_ray.testing.cohorts import SyntheticCohort
@@ -129,6 +130,8 @@ def test_all_verbs_are_submitted_from_elsewhere_with_only_the_address(elsewhere:
     assert "nothing on 3 nodes will break a run" in said["doctor"]
     assert "slides done" in said["extract"]
     assert "trial 0: done after 4 epochs" in said["tune"]
+    best = yaml.safe_load((elsewhere.shared / "tuned/own_search/best.yaml").read_text())
+    assert Path(best["task"]).parent == elsewhere.shared / "tuned", "it is to be trained with"
     entry = [
         sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address",
         elsewhere.address, "--working-dir", str(ROOT / "jobs"), "--", sys.executable, "extract.py",
@@ -173,4 +176,4 @@ def test_where_no_dashboard_answers_the_message_says_so(tmp_path: Path) -> None:
     assert "no Ray dashboard answers there" in output
     status, output = finish(command(*words, "127.0.0.1:6379"))
     assert status == 2
-    assert "http://HEAD:8265" in output
+    assert "http://127.0.0.1:8265" in output

@@ -121,7 +121,7 @@ def test_the_first_step_of_a_job_names_what_is_not_seen(
     lost = {"key": "work", "path": "/gone/w", "seen_as": "/gone", "role": "folder", "here": True}
     Path("paths.json").write_text(json.dumps({"paths": [lost]}))
     Path("config.yaml").write_text("work: /gone/w\n")
-    assert job_check.check("paths.json", "config.yaml") == 2
+    assert job_check.run("paths.json", "config.yaml", ["patch", "--config", "config.yaml"]) == 2
     output = capsys.readouterr().out
     assert "work /gone/w: would be made in /gone" in output
     assert "shared filesystem" in output
@@ -136,10 +136,19 @@ def test_the_first_step_of_a_job_puts_copies_in_place(
         "copy_name": "task-own.yaml",
     }  # fmt: skip
     Path("paths.json").write_text(json.dumps({"paths": [told]}))
-    Path("config.yaml").write_text("task: /gone/own.yaml\n")
-    assert job_check.check("paths.json", "config.yaml") == 0
-    tree = yaml.safe_load(Path("config.yaml").read_text())
-    assert tree == {"task": str(tmp_path / "task-own.yaml")}
+    Path("task-own.yaml").write_text("name: own\n")
+    monkeypatch.setattr(job_check, "call", lambda words: 0)
+
+    def task_with(results: str) -> str:
+        Path("config.yaml").write_text(f"task: /gone/own.yaml\n{results}")
+        words = ["splits", "--config", "config.yaml"]
+        assert job_check.run("paths.json", "config.yaml", words) == 0
+        return str(yaml.safe_load(Path("config.yaml").read_text())["task"])
+
+    assert task_with("") == str(tmp_path / "task-own.yaml")
+    kept = Path(task_with(f"results: {tmp_path}/results\n"))
+    assert kept.parent == tmp_path / "results", "the job's own folder goes with the job"
+    assert kept.read_text() == "name: own\n"
 
 
 @pytest.mark.parametrize("verb", [["patch"], ["export", "clam"]])
