@@ -89,6 +89,19 @@ def test_of_an_unknown_job_the_nearest_is_named(
     assert jobs.stopped == []
 
 
+def test_who_stops_following_is_told_that_the_job_goes_on(
+    jobs: FakeJobs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crane_ray.runtime.submitted.follow_job", interrupt)
+    status, output = run(capsys, "logs", "second", "--follow")
+    assert (status, jobs.stopped) == (130, [])
+    assert output.startswith("no longer following; the job goes on\nfollow it with: crane-ray jobs")
+    assert "what is committed stays" not in output, "nothing was stopped"
+
+
 def test_what_was_stopped_is_said(jobs: FakeJobs, capsys: pytest.CaptureFixture[str]) -> None:
     status, output = run(capsys, "stop", "second")
     assert (status, jobs.stopped) == (0, ["second"])

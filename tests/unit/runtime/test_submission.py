@@ -178,3 +178,16 @@ def _tail(jobs: FakeJobs) -> Any:
             yield text
 
     return tail
+
+
+def test_who_stops_following_is_told_that_the_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    jobs = FakeJobs({"status": "RUNNING"})
+    monkeypatch.setattr("crane_ray.runtime.submission.follow_job", interrupt)
+    status, said = submit(monkeypatch, jobs, "train", training(), retries=1)
+    assert (status, jobs.stopped, len(jobs.submitted)) == (130, [], 1)
+    assert "the job goes on; nobody submits it again now if it is lost" in said
+    assert "crane-ray jobs logs mine --follow --address" in said
+    assert "crane-ray jobs stop mine --address" in said
