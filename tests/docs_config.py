@@ -17,23 +17,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from crane_ray.cli.demo import DemoJob
 from crane_ray.cli.main import VERBS, cli
 from crane_ray.cli.submission import JOBS
-from crane_ray.cohort.splitting import SplitsJob
 from crane_ray.cohort.tasks import TaskSet
 from crane_ray.config import Config, Flag, nested_model
-from crane_ray.runtime.preflight_jobs import PlanJob
 from crane_ray.runtime.viewing_jobs import ViewJob
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "config.md"
-CONFIGS: dict[str, type[Config]] = {
-    "demo": DemoJob,
-    **JOBS,
-    "splits": SplitsJob,
-    "plan": PlanJob,
-    "view": ViewJob,
-}
+CONFIGS: dict[str, type[Config]] = {**JOBS, "view": ViewJob}
 """Verb: the class of its config."""
 
 INTRO = """# Configs

@@ -4,7 +4,7 @@ import time
 from typing import Annotated, Any
 
 import click
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from crane_ray import storage
 from crane_ray.cli.options import config_options, load_job
@@ -32,6 +32,11 @@ class DemoJob(Config):
     cluster: ClusterConfig = ClusterConfig()
     """Where the demo runs."""
 
+    @field_validator("work")
+    @classmethod
+    def _absolute_work(cls, value: str) -> str:
+        return storage.absolute(value)
+
 
 @click.command(name="demo", epilog=EPILOG)
 @config_options(DemoJob)
@@ -48,7 +53,7 @@ def command(**options: Any) -> int:
     from crane_ray.testing.cohorts import make_cohort
 
     begun = time.perf_counter()
-    root = storage.absolute(job.work)
+    root = job.work
     cohort_folder = storage.join(root, "cohort")
     console.print(f"painting {job.num_slides} synthetic slides in {cohort_folder} ...")
     cohort = make_cohort(cohort_folder, num_slides=job.num_slides)

@@ -1,7 +1,12 @@
 """``crane-ray report``."""
 
+from typing import Any
+
 import click
 from rich.markup import escape
+
+from crane_ray.cli.options import config_options, load_job
+from crane_ray.runtime.reports import ReportJob, run_report
 
 EPILOG = """\b
 Examples:
@@ -15,34 +20,18 @@ of runs that were made before."""
 
 
 @click.command(name="report", epilog=EPILOG)
-@click.argument("run", metavar="RUN")
-@click.option(
-    "--out", metavar="FILE", help="Where to write the page; RUN/report.html where not given."
-)
-@click.option(
-    "--work",
-    metavar="WORK",
-    help="Workspace that says where slides are, for maps of the errors; that of the run's features "
-    "where not given. Slides of object storage are fetched only if it is given.",
-)
-@click.option(
-    "--maps",
-    metavar="FOLDER",
-    help="Maps that crane-ray heatmap made (WORK/heatmaps/NAME): their attention is shown in place "
-    "of that of the network that erred.",
-)
-def command(run: str, out: str | None, work: str | None, maps: str | None) -> int:
+@click.argument("folder", metavar="[RUN]", required=False)
+@config_options(ReportJob)
+def command(folder: str | None, **options: Any) -> int:
     """Make the page of a training or an evaluation anew.
 
     RUN is the folder of a run (RESULTS/EXP_CODE_sSEED) or of an evaluation
     (eval_results/EVAL_CODE).
     """
-    from crane_ray import storage
+    if folder is not None:
+        options["run"] = folder
+    job = load_job(ReportJob, options)
     from crane_ray.cli.console import console
-    from crane_ray.report.writing import write_report
 
-    given = {"out": out, "work": work, "maps": maps}
-    paths = {name: storage.absolute(path) for name, path in given.items() if path is not None}
-    path = write_report(storage.absolute(run), **paths)
-    console.print(f"report: {escape(path)}")
+    console.print(f"report: {escape(run_report(job))}")
     return 0

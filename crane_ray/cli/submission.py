@@ -5,44 +5,53 @@ from typing import Any
 
 import click
 
+from crane_ray.cli.demo import DemoJob
 from crane_ray.cli.options import (
     config_options,
     dashboard_option,
+    flagged_fields,
     load_job,
     require_dashboard,
 )
+from crane_ray.cohort.splitting import SplitsJob
 from crane_ray.config import Config
 from crane_ray.runtime.assessment_jobs import AssessJob
 from crane_ray.runtime.evaluation_jobs import EvaluateJob
 from crane_ray.runtime.exchange_jobs import ExportJob, ImportCoordsJob, ImportFeaturesJob
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.jobs import ExtractJob, PatchJob, VerifyJob
-from crane_ray.runtime.preflight_jobs import DoctorJob
+from crane_ray.runtime.preflight_jobs import DoctorJob, PlanJob
+from crane_ray.runtime.reports import ReportJob
 from crane_ray.runtime.search_jobs import TuneJob
 from crane_ray.runtime.study_jobs import TrainJob
 
 JOBS: dict[str, type[Config]] = {
+    "demo": DemoJob,
     "patch": PatchJob,
     "extract": ExtractJob,
     "verify": VerifyJob,
     "export clam": ExportJob,
     "import features": ImportFeaturesJob,
     "import coords": ImportCoordsJob,
+    "splits": SplitsJob,
     "train": TrainJob,
     "tune": TuneJob,
     "evaluate": EvaluateJob,
     "assess": AssessJob,
     "heatmap": HeatmapJob,
+    "report": ReportJob,
     "doctor": DoctorJob,
+    "plan": PlanJob,
 }
-LOCAL_FLAGS = ["--address", "--cpus"]
-"""Flags of a local run that mean nothing to a submitted one."""
+TYPED = frozenset({"view", "encoders", "import heatmap", "jobs", "submit"})
+"""What else the command line has: it runs where it is typed."""
 
 HOW = ("follow", "job_id", "python", "runtime_env", "retries")
 """Options of the submission; all others are the verb's own."""
 
 EPILOG = """\b
 Examples:
+  crane-ray submit demo --work /data/crane-demo --address http://head:8265
   crane-ray submit patch --slides /data/slides --work /data/work --address http://head:8265
   crane-ray submit extract --config extract.yaml --address http://head:8265
   crane-ray submit extract --work /data/work --no-follow --address http://head:8265
@@ -50,12 +59,32 @@ Examples:
 
 \b
 Paths must mean the same on every node: a shared filesystem or a bucket. Those that just this
-machine has are named before the job begins; YAML files of tasks and spaces go along with it.
+machine has are named before the job begins; YAML files of tasks and spaces go along with it,
+and are kept with its results.
 crane-ray must be installed on the cluster (its image), this machine needs no GPU.
 crane-ray jobs lists, shows and stops what was submitted."""
 
 
-@click.group(name="submit", epilog=EPILOG)
+class Submitted(click.Group):
+    """Verbs that can be submitted, by their first word, or by their second."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb named first, or an error that says why it is none, or which is nearest."""
+        import difflib
+
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            verb = " ".join([*ctx.command_path.split()[2:], args[0]])
+            if verb in TYPED:
+                ctx.fail(f"{verb} is not submitted; it runs where it is typed (crane-ray {verb})")
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            ctx.fail(f"no verb {verb}{hint} Verbs to submit: {', '.join(JOBS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(name="submit", cls=Submitted, epilog=EPILOG)
 def command() -> None:
     """Run a verb as a job on a Ray cluster.
 
@@ -84,9 +113,12 @@ def _submission_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _make(verb: str, model: type[Config]) -> click.Command:
+    # Where a local run would be means nothing to a submitted one.
+    local = [one.flag.name for one in flagged_fields(model) if one.path.startswith("cluster.")]
+
     @click.command(name=verb, help=f"Submit crane-ray {verb} as a job.", epilog=EPILOG)
     @_submission_options
-    @config_options(model, leave_out=LOCAL_FLAGS)
+    @config_options(model, leave_out=local)
     def submit(dashboard: str | None, **options: Any) -> int:
         how = {name: options.pop(name) for name in HOW}
         job = load_job(model, options)
@@ -107,7 +139,7 @@ def _add(verb: str, model: type[Config]) -> None:
         command.add_command(_make(verb, model), verb)
         return
     group = command.commands.setdefault(
-        first, click.Group(first, help=f"Submit crane-ray {first} ... as a job.")
+        first, Submitted(first, help=f"Submit crane-ray {first} ... as a job.")
     )
     assert isinstance(group, click.Group)
     group.add_command(_make(verb, model), second[0])

@@ -38,13 +38,21 @@ def lock_test(
         ConfigError: the fraction is impossible, the file unreadable, or an id unknown.
         StorageError: the storage fails.
     """
-    try:
-        fraction = float(given)
-    except ValueError:
+    if not is_fraction(given):
         return _named(given, cohort, strata)
+    fraction = float(given)
     if not 0 < fraction < 1:
         raise ConfigError(f"--locked-test {given}: a fraction is between 0 and 1, or give a file")
     return draw_locked(strata, fraction, seed, sites)
+
+
+def is_fraction(given: str) -> bool:
+    """True for a number (0.2), false for the name of a file."""
+    try:
+        float(given)
+    except ValueError:
+        return False
+    return True
 
 
 def locked_text(case_ids: Sequence[str]) -> str:

@@ -1,10 +1,11 @@
 """The jobs of ``crane-ray splits``: draw splits of a cohort, or check somebody's."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from crane_ray import storage
 from crane_ray.cohort.cohort import CaseLabel, Cohort, read_cohort
@@ -21,7 +22,7 @@ from crane_ray.cohort.feature_ids import feature_slide_ids
 from crane_ray.cohort.findings import Finding, counted, some
 from crane_ray.cohort.folds import FoldPlan, draw_folds
 from crane_ray.cohort.label_tables import read_label_table
-from crane_ray.cohort.locked_tests import LOCKED_FILE, lock_test, locked_text
+from crane_ray.cohort.locked_tests import LOCKED_FILE, is_fraction, lock_test, locked_text
 from crane_ray.cohort.slide_ids import bare_slide_id
 from crane_ray.cohort.split_check import by_severity, check_parts, check_splits
 from crane_ray.cohort.splits import SPLIT_FILE, Split, read_splits, split_files
@@ -78,6 +79,26 @@ class SplitsJob(Config):
     @classmethod
     def _absolute_paths(cls, value: str | None) -> str | None:
         return None if value is None else storage.absolute(value)
+
+    @field_validator("task")
+    @classmethod
+    def _absolute_task(cls, value: str) -> str:
+        return storage.absolute(value) if value.endswith((".yaml", ".yml")) else value
+
+    @field_validator("locked_test")
+    @classmethod
+    def _absolute_file(cls, value: str | None) -> str | None:
+        return value if value is None or is_fraction(value) else storage.absolute(value)
+
+    @field_validator("out")
+    @classmethod
+    def _usual_folder(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Said here, where the command was typed: a submitted job has another directory."""
+        if value is None and {"task", "label_frac"} <= info.data.keys():
+            with suppress(ConfigError):  # no such task set, as drawing will say
+                name = load_task_set(info.data["task"]).name
+                return storage.absolute(split_folder(name, info.data["label_frac"]))
+        return value
 
     @model_validator(mode="after")
     def _fits_method(self) -> "SplitsJob":
@@ -173,7 +194,8 @@ def draw_splits(job: SplitsJob) -> DrawnSplits:
     files = split_files(splits, cohort)
     if locked is not None:
         files[LOCKED_FILE] = locked_text([strata.case_ids[case] for case in locked])
-    folder = job.out or storage.absolute(split_folder(task_set.name, job.label_frac))
+    folder = job.out
+    assert folder is not None, "given, or the usual one of a task set that there is"
     _write(folder, files | {"config.yaml": job.to_yaml()}, overwrite=job.overwrite)
     findings = [*cohort.findings, *_small(job, strata), *_leaking_sites(strata, sites, locked)]
     findings += check_splits(splits, cohort)

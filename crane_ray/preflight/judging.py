@@ -165,9 +165,11 @@ def _judge_shm(node: Node, report: NodeReport) -> Iterator[Finding]:
         return
     shm, store = report.shm, node.object_store_bytes
     needed = f"{gb(store)} for Ray's object store"
+    size = f"{max(1, -(-store // GIB))}g"
     fix = (
-        f"docker run --shm-size={max(1, -(-store // GIB))}g, or an emptyDir of medium Memory at "
-        "/dev/shm in Kubernetes; then start Ray there again"
+        f"mount -o remount,size={size} /dev/shm there (docker run --shm-size={size}; in Kubernetes "
+        "an emptyDir of medium Memory at /dev/shm), or ray start with a smaller "
+        "--object-store-memory; then start Ray there again"
     )
     if shm is None or shm.problem:
         found = "there is none" if shm is None else shm.problem

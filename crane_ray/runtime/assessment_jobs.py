@@ -5,7 +5,7 @@ Imports no ray, so that ``crane-ray assess --help`` answers at once.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from crane_ray import storage
 from crane_ray.config import Config, Flag
@@ -124,6 +124,13 @@ class AssessJob(Config):
             raise ValueError("a path is needed")
         return None if value is None else storage.absolute(value)
 
+    @field_validator("out")
+    @classmethod
+    def _usual_folder(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Said here, where the command was typed: a submitted job has another directory."""
+        beside = info.data.get("work") is not None
+        return value if value is not None or beside else storage.absolute("assessment")
+
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         """Features of cases, or slides: what belongs to the other way would be of no effect."""
@@ -166,6 +173,5 @@ class AssessJob(Config):
         """Where the results go."""
         if self.out is not None:
             return self.out
-        if self.work is not None:
-            return storage.join(self.work, "assessment")
-        return storage.absolute("assessment")
+        assert self.work is not None
+        return storage.join(self.work, "assessment")

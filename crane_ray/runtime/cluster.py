@@ -1,5 +1,6 @@
 """A connection to a Ray cluster, or an embedded one that lives as long as the command."""
 
+import http.client
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 ANSWER_WAIT_S = 15.0
 """A head node that is only just starting gets this long."""
+HTTP_WAIT_S = 3.0
 SET_TOKEN = (
     "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's own "
     "(~/.ray/auth_token on its head node)"
@@ -121,9 +123,21 @@ def _check_address(address: str) -> None:
             f"crane-ray submit VERB ... --address {address}, or give the cluster's own address "
             "(HOST:6379) from a machine of the cluster"
         )
+    if "://" in address or address == "auto":
+        return
     host, _, port = address.rpartition(":")
-    if host and port.isdigit() and "://" not in address:
-        _require_answer(address, host, int(port))
+    if not host or not port.isdigit():
+        raise ClusterError(
+            f"--address {address}: that is no HOST:PORT; give the address of the cluster's head "
+            f"node, {host or address}:6379 unless ray start --head was given another --port"
+        )
+    _require_answer(address, host, int(port))
+    if _speaks_http(host, int(port)):
+        raise ClusterError(
+            f"--address {address}: a web server answers there, such as a cluster's dashboard; give "
+            "the port of the cluster itself (6379 unless ray start --head was given another "
+            f"--port), or submit the job: crane-ray submit VERB ... --address http://{address}"
+        )
 
 
 def _require_answer(address: str, host: str, port: int) -> None:
@@ -141,6 +155,19 @@ def _require_answer(address: str, host: str, port: int) -> None:
                     "unless ray start --head was given another --port)"
                 ) from error
             time.sleep(1)
+
+
+def _speaks_http(host: str, port: int) -> bool:
+    """True for a web server, on whose port Ray would wait for minutes without a word."""
+    connection = http.client.HTTPConnection(host.strip("[]"), port, timeout=HTTP_WAIT_S)
+    try:
+        connection.request("GET", "/api/version")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):  # gRPC hangs up, or says nothing
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 def _nodes() -> tuple[Node, ...]:

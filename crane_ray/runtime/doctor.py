@@ -5,11 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from crane_ray import storage
 from crane_ray.errors import CraneError
@@ -20,6 +15,7 @@ from crane_ray.preflight.rates import rates_of, write_rates
 from crane_ray.preflight.report import Asked, Node, NodeReport
 from crane_ray.preflight.weights import FoundWeights, look_for_weights
 from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.each_node import Placed, alive_nodes, answers, on_node
 from crane_ray.runtime.preflight_jobs import DoctorJob
 from crane_ray.slides.slide_cache import GB
 
@@ -53,7 +49,7 @@ def run_doctor(job: DoctorJob) -> Diagnosis:
     own: list[Finding] = list(weights.findings)
     with _marker(job.work, own) as (markers, token), connected(job.cluster):
         asked = Asked(job.staging.folder, markers, token, weights.paths, weights.packages)
-        nodes = _probed(_nodes(), asked, job.timeout_s)
+        nodes = _probed(alive_nodes(), asked, job.timeout_s)
         if job.measure:
             encoder = job.encoders[0] if job.encoders else DEFAULT_ENCODER
             nodes = _measured(nodes, encoder, job.timeout_s)
@@ -62,10 +58,6 @@ def run_doctor(job: DoctorJob) -> Diagnosis:
     if job.rates_out is not None and rates is not None:
         write_rates(job.rates_out, rates)
     return diagnosis
-
-
-Placed = tuple[str, Node]
-"""Ray's id of a node, and what is known of it."""
 
 
 def _diagnosis(
@@ -82,29 +74,13 @@ def _diagnosis(
     return Diagnosis(driver, tuple(nodes), tuple(found))
 
 
-def _nodes() -> list[Placed]:
-    found = []
-    for node in ray.nodes():
-        if node["Alive"]:
-            offers = node["Resources"]
-            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            store = int(offers.get("object_store_memory", 0))
-            cpus, gpus = offers.get("CPU", 0.0), offers.get("GPU", 0.0)
-            found.append((node["NodeID"], Node(name, cpus, gpus, store)))
-    names = [node.name for _, node in found]
-    return [
-        (key, node if names.count(node.name) == 1 else replace(node, name=f"{node.name} {key[:6]}"))
-        for key, node in sorted(found, key=lambda one: (one[1].name, one[0]))
-    ]
-
-
 def _probed(nodes: list[Placed], asked: Asked, timeout_s: float) -> list[Placed]:
     """Every node with its report. A task needs no CPU, so that busy nodes answer, too."""
-    tasks = [_on(key, num_cpus=0)(probe).remote(asked) for key, _ in nodes]
-    answers = _answers(tasks, timeout_s, f"no answer within {timeout_s:g} s")
+    tasks = [on_node(key, num_cpus=0)(probe).remote(asked) for key, _ in nodes]
+    told = answers(tasks, timeout_s, f"no answer within {timeout_s:g} s")
     return [
         (key, replace(node, report=found, silence=problem))
-        for (key, node), (found, problem) in zip(nodes, answers, strict=True)
+        for (key, node), (found, problem) in zip(nodes, told, strict=True)
     ]
 
 
@@ -113,41 +89,17 @@ def _measured(nodes: list[Placed], encoder: str, timeout_s: float) -> list[Place
     with_gpus = [node.gpus >= 1 for _, node in nodes]
     able = [node.report is not None and node.cpus >= 1 for _, node in nodes]
     tasks = [
-        _on(key, num_cpus=1, num_gpus=int(gpu))(measure).remote(encoder, on_gpu=gpu)
+        on_node(key, num_cpus=1, num_gpus=int(gpu))(measure).remote(encoder, on_gpu=gpu)
         for (key, _), gpu, ok in zip(nodes, with_gpus, able, strict=True)
         if ok
     ]
     late = f"no core (or GPU) was free for it within {timeout_s:g} s"
-    answers = iter(_answers(tasks, timeout_s, late))
+    told = iter(answers(tasks, timeout_s, late))
     done = []
     for (key, node), ok in zip(nodes, able, strict=True):
-        rates, problem = next(answers) if ok else (None, "")
+        rates, problem = next(told) if ok else (None, "")
         done.append((key, replace(node, rates=rates, unmeasured=problem, is_busy=problem == late)))
     return done
-
-
-def _on(key: str, **resources: int) -> Any:
-    place = NodeAffinitySchedulingStrategy(key, soft=False)
-    return ray.remote(max_retries=0, scheduling_strategy=place, **resources)
-
-
-def _answers(tasks: list[Any], timeout_s: float, too_late: str) -> list[tuple[Any, str]]:
-    """The result of each task, or why there is none."""
-    if not tasks:
-        return []
-    ready, late = ray.wait(tasks, num_returns=len(tasks), timeout=timeout_s)
-    for task in late:
-        ray.cancel(task, force=True)
-    there = set(ready)
-    return [_answer(task) if task in there else (None, too_late) for task in tasks]
-
-
-def _answer(task: Any) -> tuple[Any, str]:
-    try:
-        return ray.get(task), ""
-    except RayError as error:  # the last line says what was raised there
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return None, lines[-1][:400] if lines else type(error).__name__
 
 
 @contextmanager

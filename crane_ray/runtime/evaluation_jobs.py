@@ -47,6 +47,12 @@ class EvaluateJob(Config):
     cluster: ClusterConfig = ClusterConfig()
     """Where the job runs."""
 
+    @field_validator("task")
+    @classmethod
+    def _absolute_task(cls, value: str | None) -> str | None:
+        is_file = value is not None and value.endswith((".yaml", ".yml"))
+        return storage.absolute(value) if value is not None and is_file else value
+
     @field_validator("model", "results", "splits")
     @classmethod
     def _absolute_paths(cls, value: str | None) -> str | None:

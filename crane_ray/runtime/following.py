@@ -15,6 +15,18 @@ SILENCE_S = 300.0
 """A head node that restarts is waited for so long."""
 
 
+NOT_STOPPED = "no longer following; the job goes on"
+"""Said to who ends the command that follows."""
+
+
+def how_to_go_on(job_id: str, address: str) -> str:
+    """The commands that follow and stop a job."""
+    return (
+        f"follow it with: crane-ray jobs logs {job_id} --follow --address {address}\n"
+        f"stop it with:   crane-ray jobs stop {job_id} --address {address}"
+    )
+
+
 def follow_job(
     client: JobSubmissionClient, address: str, job_id: str, echo: Callable[[str], None]
 ) -> JobDetails | None:

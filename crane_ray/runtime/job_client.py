@@ -26,13 +26,20 @@ def connect(address: str) -> JobSubmissionClient:
     """
     if not address.startswith(("http://", "https://")):
         raise ClusterError(
-            f"--address {address}: jobs are known to a cluster's dashboard, http://HEAD:8265 "
-            "(in Kubernetes: kubectl port-forward service/CLUSTER-head-svc 8265)"
+            f"--address {address}: jobs are known to a cluster's dashboard, "
+            f"{_dashboard_of(address)} (in Kubernetes: kubectl port-forward "
+            "service/CLUSTER-head-svc 8265)"
         )
     for name in ANNOUNCING:
         logging.getLogger(name).setLevel(logging.ERROR)
     with answering(address):
         return JobSubmissionClient(address)
+
+
+def _dashboard_of(address: str) -> str:
+    """Where the dashboard most likely is of a cluster with such an address of another kind."""
+    host = address.rpartition("//")[2].rpartition(":")[0] or address
+    return f"http://{'HEAD' if host == 'auto' else host}:8265"
 
 
 @contextmanager
@@ -51,7 +58,8 @@ def answering(address: str) -> Iterator[None]:
             raise
         raise ClusterError(
             f"--address {address}: no Ray dashboard answers there ({first_line(error)}); check "
-            "host and port"
+            "host and port (8265 unless ray start --head was given another --dashboard-port), and "
+            "that it listens to other machines (--dashboard-host 0.0.0.0)"
         ) from error
 
 

@@ -5,6 +5,7 @@ own node sees (`problems`) before its verb begins. Imports no ray.
 """
 
 import glob
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,18 +14,18 @@ from crane_ray import storage
 from crane_ray.config import Config
 
 INPUTS = (
-    "slides.source", "contours", "process_list", "bags.labels", "bags.features", "bags.sources",
-    "splits", "model", "grade_model", "cases", "features", "slides_of", "source",
-    "encoder.weights", "encoders", "dense.weights",
+    "slides.source", "slides", "contours", "process_list", "labels", "bags.labels", "locked_test",
+    "bags.features", "bags.sources", "splits", "model", "grade_model", "run", "maps", "cases",
+    "features", "slides_of", "source", "rates", "encoder.weights", "encoders", "dense.weights",
 )  # fmt: skip
 """Keys of what a verb reads."""
-FOLDERS = ("work", "store", "results", "out", "to", "clam")
+FOLDERS = ("work", "store", "results", "out", "to", "clam", "rates_out")
 """Keys of folders that a verb writes to, and may make."""
 TRAVELLING = ("task", "space")
 """Keys of small YAML files that go along with the job."""
 COHORT = (
-    "work", "slides.source", "bags.labels", "cases", "bags.features", "features", "store", "source",
-    "model",
+    "work", "slides.source", "slides", "bags.labels", "labels", "cases", "bags.features",
+    "features", "store", "source", "model", "run",
 )  # fmt: skip
 """Keys that say to somebody which cohort a job is about."""
 
@@ -57,15 +58,15 @@ class JobPaths(Config):
 def paths_of(job: Config) -> JobPaths:
     """The local paths of a config; URIs and names (``imagenet``) are none."""
     tree = job.model_dump(mode="json")
-    found = [_input(key, path) for key in INPUTS for key, path in _local(tree, key)]
-    found += [_folder(key, path) for key in FOLDERS for key, path in _local(tree, key)]
-    found += [_travelling(key, path) for key in TRAVELLING for key, path in _local(tree, key)]
+    found = [_input(key, path) for key in INPUTS for key, path in local_paths(tree, key)]
+    found += [_folder(key, path) for key in FOLDERS for key, path in local_paths(tree, key)]
+    found += [_travelling(key, path) for key in TRAVELLING for key, path in local_paths(tree, key)]
     return JobPaths(paths=tuple(one for one in found if one.seen_as != "/"))
 
 
 def problems(paths: Sequence[JobPath]) -> list[str]:
     """A line for each path that this node does not see although it has to."""
-    return [f"{one.key} {one.path}: {_why(one)}" for one in paths if not _exists(one.seen_as)]
+    return [f"{one.key} {one.path}: {_why(one)}" for one in paths if not is_there(one.seen_as)]
 
 
 def cohort_of(job: Config) -> dict[str, str]:
@@ -81,25 +82,43 @@ def cohort_of(job: Config) -> dict[str, str]:
 
 
 def use_copies(tree: dict[str, Any], paths: Sequence[JobPath]) -> bool:
-    """Puts the copies of files that this node does not see into a config; True if there are any."""
+    """Puts the copies of files that this node does not see into a config; True if there are any.
+
+    The job's own folder goes with the job, and the config beside its results, or of the best of
+    its trials, is to be used again: a copy goes to the results first, where they are local.
+    """
     changed = False
     for one in paths:
-        if one.copy_name is not None and not _exists(one.path):
-            tree[one.key] = storage.absolute(one.copy_name)
+        if one.copy_name is not None and not is_there(one.path):
+            tree[one.key] = _kept(one.copy_name, tree.get("results"))
             changed = True
     return changed
 
 
+def _kept(copy_name: str, results: Any) -> str:
+    """Where a copy stays; named by its content, so that two of a name do not meet."""
+    copy = Path(storage.absolute(copy_name))
+    if not isinstance(results, str) or storage.is_uri(results):
+        return str(copy)
+    content = copy.read_bytes()
+    name = f"{copy.stem}-{hashlib.sha256(content).hexdigest()[:8]}{copy.suffix}"
+    kept = storage.join(results, name)
+    storage.put_bytes(kept, content)
+    return kept
+
+
 def _input(key: str, path: str) -> JobPath:
     folder = Path(path)
-    while glob.has_magic(str(folder)) and not _exists(path):
+    while glob.has_magic(str(folder)) and not is_there(path):
         folder = folder.parent
-    return JobPath(key=key, path=path, seen_as=str(folder), role="input", here=_exists(str(folder)))
+    return JobPath(
+        key=key, path=path, seen_as=str(folder), role="input", here=is_there(str(folder))
+    )
 
 
 def _folder(key: str, path: str) -> JobPath:
     place = Path(path)
-    while not _exists(str(place)) and place != place.parent:
+    while not is_there(str(place)) and place != place.parent:
         place = place.parent
     return JobPath(key=key, path=path, seen_as=str(place), role="folder", here=True)
 
@@ -129,7 +148,7 @@ def _why(one: JobPath) -> str:
     )
 
 
-def _exists(path: str) -> bool:
+def is_there(path: str) -> bool:
     """True where this user can see something there."""
     try:
         return Path(path).exists()
@@ -137,7 +156,8 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _local(tree: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
+def local_paths(tree: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
+    """The local paths that stand at a key of a config, each with its own key."""
     value = _value(tree, key)
     if isinstance(value, str) and value.startswith("/"):
         yield key, value

@@ -18,10 +18,11 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from crane_ray.config import Config, read_yaml
 from crane_ray.errors import ClusterError, ConfigError
-from crane_ray.runtime.following import follow_job
-from crane_ray.runtime.job_client import answering, connect, exit_status, first_line
-from crane_ray.runtime.job_paths import JobPaths, cohort_of, paths_of
+from crane_ray.runtime.following import NOT_STOPPED, follow_job, how_to_go_on
+from crane_ray.runtime.job_client import STOPPED, answering, connect, exit_status, first_line
+from crane_ray.runtime.job_paths import JobPaths, cohort_of, local_paths, paths_of
 from crane_ray.runtime.jobs import ClusterConfig
+from crane_ray.runtime.landmarks import ON_EVERY_NODE
 from crane_ray.version import __version__
 
 NODE_REPORT_TRIES = 5
@@ -105,20 +106,22 @@ def submit_job(
     with _job_folder(job) as (folder, paths):
         runtime_env = _runtime_env(config, folder)
         python = shlex.quote(config.python or cluster_python(client))
-        entrypoint = f"{python} -m crane_ray {verb} --config config.yaml"
-        if paths.paths:
-            check = f"{python} -m crane_ray.cli.job_check paths.json config.yaml"
-            entrypoint = f"{check} && exec {entrypoint}"
+        entrypoint = f"{python} -m {_module(verb, job, paths)} {verb} --config config.yaml"
         prepared = _Prepared(verb, job, entrypoint, runtime_env)
         job_id = config.job_id or new_job_id(verb)
         _submit(client, config, prepared, job_id, echo=echo)
         if config.follow:
             return _see_through(client, config, prepared, job_id, echo)
-    echo(
-        f"follow it with: crane-ray jobs logs {job_id} --follow --address {config.address}\n"
-        f"stop it with:   crane-ray jobs stop {job_id} --address {config.address}"
-    )
+    echo(how_to_go_on(job_id, config.address))
     return 0
+
+
+def _module(verb: str, job: Config, paths: JobPaths) -> str:
+    """What runs the verb: with local paths, only once the nodes are seen to have them."""
+    tree = job.model_dump(mode="json")
+    shared = any(True for key in ON_EVERY_NODE.get(verb, ()) for _ in local_paths(tree, key))
+    checked = "crane_ray.cli.job_check paths.json config.yaml"
+    return checked if paths.paths or shared else "crane_ray"
 
 
 def _see_through(
@@ -131,7 +134,12 @@ def _see_through(
     """Follows a job, and submits it again as often as it may be lost; its last exit status."""
     first, began = job_id, False
     for attempt in range(1, config.retries + 2):
-        details = _follow(client, config.address, job_id, echo)
+        try:
+            details = _follow(client, config.address, job_id, echo)
+        except KeyboardInterrupt:  # of this command alone
+            no_retry = "; nobody submits it again now if it is lost" if config.retries else ""
+            echo(f"{NOT_STOPPED}{no_retry}\n{how_to_go_on(job_id, config.address)}")
+            return STOPPED
         lost = why_lost(details)
         if lost is None or attempt > config.retries:
             break
@@ -276,14 +284,7 @@ def _follow(
     client: JobSubmissionClient, address: str, job_id: str, echo: Callable[[str], None]
 ) -> JobDetails | None:
     """The job once it has ended; see `follow_job`."""
-    try:
-        job = follow_job(client, address, job_id, echo)
-    except KeyboardInterrupt:
-        echo(
-            f"no longer following; the job goes on. Stop it with: "
-            f"crane-ray jobs stop {job_id} --address {address}"
-        )
-        raise
+    job = follow_job(client, address, job_id, echo)
     if job is None:
         echo(f"job {job_id}: lost")
         return None

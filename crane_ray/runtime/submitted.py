@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from crane_ray.errors import ClusterError
-from crane_ray.runtime.following import follow_job
-from crane_ray.runtime.job_client import FINAL, answering, connect, exit_status
+from crane_ray.runtime.following import NOT_STOPPED, follow_job, how_to_go_on
+from crane_ray.runtime.job_client import FINAL, STOPPED, answering, connect, exit_status
 
 STOP_WAIT_S = 60.0
 """Ray kills a driver that has not ended some seconds after it was asked to."""
@@ -65,7 +65,11 @@ def show_log(address: str, job_id: str, echo: Callable[[str], None], *, follow: 
     client = connect(address)
     job = _find(client, address, job_id)
     if follow:
-        ended = follow_job(client, address, job_id, echo)
+        try:
+            ended = follow_job(client, address, job_id, echo)
+        except KeyboardInterrupt:  # of this command alone
+            echo(f"{NOT_STOPPED}\n{how_to_go_on(job_id, address)}")
+            return STOPPED
         echo(f"job {job_id}: {_end(_row(ended))}" if ended else f"job {job_id}: lost")
         return exit_status(ended)
     with answering(address):

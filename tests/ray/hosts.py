@@ -4,20 +4,22 @@ other Ray. Linux namespaces, made by util-linux and iproute2; they need root.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.ray.helpers import ROOT, wait_for
+from tests.ray.helpers import ROOT, finish, wait_for
 
 NETWORK = "10.77.0"
 """Exists only inside the namespaces."""
 TOOLS = ("unshare", "nsenter", "setpriv", "ip", "mount", "hostname")
 SEPARATE = ("--net", "--pid", "--mount", "--uts", "--fork", "--kill-child", "--mount-proc")
+JOINED = r"Registering new node\. .*node_address=(\S+)"
 INIT = "while :; do sleep 3600; done"
 """Of a host's first process; a shell buries the processes that lost their parents."""
 PREPARE = """
@@ -48,18 +50,42 @@ class Host:
     ) -> "subprocess.Popen[str]":
         """A command on the host, its output captured; it ends with the host.
 
-        With ``only_network`` it has the host's addresses, but sees the processes of all hosts.
+        With ``only_network`` it has the host's addresses, but sees the processes of all hosts. It
+        inherits no settings of Ray: a test before it, in the same process, may have set some (the
+        level of Ray's logs, an address) that a machine of its own would know nothing of.
         """
         namespaces = ("--net",) if only_network else ("--net", "--pid", "--mount", "--uts")
         process = subprocess.Popen(
             ["nsenter", f"--target={self.pid}", f"--wd={ROOT}", *namespaces, "--", *words],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(env or {})},
+            env={**_inherited(), "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(env or {})},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
         self.processes.append(process)
         return process
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
+def wait_for_nodes(hosts: Sequence[Host], running: "Sequence[subprocess.Popen[str]]") -> None:
+    """Returns once all hosts are nodes of the first; a script that ends before is an error."""
+    addresses = {host.ip for host in hosts}
+
+    def are_there() -> bool:
+        ended = [process for process in running if process.poll() is not None]
+        assert not ended, [finish(process) for process in ended]
+        return _nodes_of(hosts[0]) == addresses
+
+    wait_for(are_there, f"nodes {addresses}", timeout_s=300)
+
+
+def _nodes_of(head: Host) -> set[str]:
+    """The addresses of the nodes that have come to a head, from what it writes down."""
+    logs = Path(f"/proc/{head.pid}/root/tmp/ray").glob("session_2*/logs/gcs_server.out")
+    return {address for log in logs for address in re.findall(JOINED, log.read_text())}
 
 
 def missing() -> str:

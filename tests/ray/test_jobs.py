@@ -1,95 +1,146 @@
-"""Jobs through the Ray Jobs API, on a real head that the test starts and ends by its id."""
+"""Jobs through the Ray Jobs API, on a real cluster whose nodes the tests start and end by id."""
 
-import os
-import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import requests
+import yaml
 
-from crane_ray.features.store import FeatureStore
-from crane_ray.slides.workspace import Workspace
+from crane_ray.cli.submission import JOBS
 from crane_ray.testing.cohorts import SyntheticCohort
-from tests.ray.helpers import PLUGINS, ROOT, SLOW, command, finish, free_ports, wait_for
-from tests.unit.runtime.small_study import make_study
+from tests.ray.heads import cluster_with_dashboard, submit
+from tests.ray.helpers import ROOT, SLOW, command, finish
+from tests.unit.runtime.small_study import QUICK, make_study
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
 def dashboard(isolated_home: Path) -> Iterator[str]:
-    """The dashboard of a head whose PATH does not lead to the environment Ray runs in."""
-    port, gcs, agent = free_ports(3)
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as temporary:
-        head = subprocess.Popen(
-            [
-                sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
-                "--port", str(gcs), "--dashboard-port", str(port), "--num-cpus", "2",
-                "--dashboard-agent-listen-port", str(agent),
-                "--object-store-memory", "100000000", "--temp-dir", temporary,
-            ],
-            env={**os.environ, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(PLUGINS)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        address = f"http://127.0.0.1:{port}"
-        try:
-            wait_for(lambda: _answers(address) or head.poll() is not None, "the head")
-            assert head.poll() is None
-            yield address
-        finally:
-            os.killpg(head.pid, signal.SIGINT)
-            try:
-                head.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                os.killpg(head.pid, signal.SIGKILL)
-                head.wait(timeout=60)
+    """The dashboard of a cluster of three nodes."""
+    with cluster_with_dashboard(3) as address:
+        yield address
 
 
-def _answers(address: str) -> bool:
-    try:
-        return requests.get(f"{address}/api/version", timeout=2).status_code in {200, 401, 403}
-    except requests.ConnectionError:
-        return False
+@dataclass
+class Elsewhere:
+    """A directory that jobs are submitted from, with the task of a small study in it."""
+
+    folder: Path
+    shared: Path
+    """What the cluster sees, too."""
+    cohort: SyntheticCohort
+    address: str
+
+    def submit_all(self, jobs: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """What jobs say, by their names; they run side by side, and each ends well.
+
+        A name is that of its verb; words of the command follow it.
+        """
+        shared = {name: [word.format(**self.places()) for word in jobs[name]] for name in jobs}
+        running = {
+            name: submit(self.folder, self.address, *name.split(), *words)
+            for name, words in shared.items()
+        }
+        ended = {name: finish(process) for name, process in running.items()}
+        assert {name: status for name, (status, _) in ended.items()} == dict.fromkeys(jobs, 0), (
+            "\n".join(output for status, output in ended.values() if status)
+        )
+        return {name: output for name, (_, output) in ended.items()}
+
+    def places(self) -> dict[str, str]:
+        """What words of a command may name."""
+        return {
+            "s": str(self.shared),
+            "slides": str(self.cohort.slides_csv),
+            "labels": str(self.cohort.labels_csv),
+            "store": f"{self.shared}/work/features/slow_colour",
+            "run": f"{self.shared}/results/cardiac-mtl_s1",
+        }
 
 
-def test_patch_and_extract_as_submitted_jobs(
-    dashboard: str, cohort: SyntheticCohort, tmp_path: Path
-) -> None:
-    work = tmp_path / "work"
-    words = ["--work", str(work), "--address", dashboard]
-    slides = ["--slides", str(cohort.slides_csv), "--preset", "bwh_biopsy", "--no-pictures"]
-    status, output = finish(command("submit", "patch", *slides, *words))
-    assert status == 0, output
-    assert "slides done" in output
-    assert len(Workspace(str(work)).read_slides()) == 4
-    encoder = ["--encoder", SLOW, "--weights", "random", "--precision", "fp32"]
-    status, output = finish(command("submit", "extract", *encoder, *words))
-    assert status == 0, output
-    assert len(FeatureStore.open(str(work / "features" / "slow_colour")).slide_ids()) == 4
+@pytest.fixture
+def elsewhere(dashboard: str, cohort: SyntheticCohort, tmp_path: Path) -> Elsewhere:
+    made = Elsewhere(tmp_path / "home", tmp_path / "shared", cohort, dashboard)
+    made.folder.mkdir()
+    study = make_study(made.shared / "study")
+    study.task.rename(made.folder / "own.yaml")
+    (made.folder / "space.yaml").write_text("dropout: {choice: [0.0]}\n")
+    first, second, val, test = (slide.slide_id for slide in cohort.slides)
+    (made.shared / "splits").mkdir()
+    text = f",train,val,test\n0,{first},{val},{test}\n1,{second},,\n"
+    (made.shared / "splits" / "splits_0.csv").write_text(text)
+    return made
+
+
+SETTINGS = [f"--set={key}={value}" for key, value in QUICK.items()]
+BAGS = ["--labels", "{labels}", "--features", "{store}", "--pack-folder", "{s}/packs"]
+STUDY = ["--task", "own.yaml", "--labels", "{s}/study/labels.csv"]
+STEPS: tuple[dict[str, list[str]], ...] = (
+    {
+        "patch": ["--slides", "{slides}", "--work", "{s}/work", "--preset", "bwh_biopsy",
+                  "--patch-size", "64"],
+        "splits": [*STUDY, "-k", "2", "--val-frac", "0.3", "--out", "{s}/drawn"],
+        "doctor": ["--work", "{s}", "--no-measure"],
+    },
+    {
+        "extract": ["--work", "{s}/work", "--encoder", SLOW, "--weights", "random",
+                    "--precision", "fp32"],
+        "tune": [*STUDY, "--features", "{s}/study/features", "--pack-folder", "{s}/packs",
+                 "--splits", "{s}/drawn", "--results", "{s}/tuned", "--space", "space.yaml",
+                 "--searcher", "grid", *SETTINGS],
+        "plan": ["--work", "{s}/work", "--patches-a-second", "9", "--cpus", "3"],
+    },
+    {
+        "train": ["--task", "cardiac-mtl", *BAGS, "--splits", "{s}/splits", "--results",
+                  "{s}/results", *SETTINGS],
+        "verify": ["--store", "{store}"],
+        "export clam": ["--store", "{store}", "--to", "{s}/clam"],
+        "import coords": ["--from", "{s}/work", "--slides", "{slides}", "--work", "{s}/again"],
+    },
+    {
+        "evaluate": ["--model", "{run}", *BAGS, "--results", "{s}/eval"],
+        "assess": ["--model", "{run}", "--cases", "{labels}", *BAGS[2:], "--out", "{s}/assessed"],
+        "heatmap": ["--model", "{run}", "--work", "{s}/work"],
+        "import features": ["--from", "{s}/clam", "--store", "{s}/taken", "--encoder", "own",
+                            "--patch-size", "64", "--mpp", "0.5"],
+        "report": ["--run", "{run}", "--out", "{s}/page.html"],
+    },
+)  # fmt: skip
+"""Every verb, as soon as what it needs is there."""
+LEFT = (
+    "work/slides.parquet", "drawn/splits_1.csv", "work/features/slow_colour/index.parquet",
+    "tuned/own_search/best.yaml", "results/cardiac-mtl_s1/report.html",
+    "clam/pt_files/slide_0000.pt", "again/slides.parquet", "eval/*/report.html",
+    "assessed/assessment.parquet", "work/heatmaps/cardiac-mtl_s1/scores", "taken/index.parquet",
+    "page.html",
+)  # fmt: skip
+
+
+def test_all_verbs_are_submitted_from_elsewhere_with_only_the_address(elsewhere: Elsewhere) -> None:
+    assert {verb for step in STEPS for verb in step} == set(JOBS) - {"demo"}  # all of them in one
+    said: dict[str, str] = {}
+    for step in STEPS:
+        said |= elsewhere.submit_all(step)
+    assert [name for name in LEFT if not list(elsewhere.shared.glob(name))] == []
+    assert sorted(path.name for path in elsewhere.folder.iterdir()) == ["own.yaml", "space.yaml"]
+    assert "nothing on 3 nodes will break a run" in said["doctor"]
+    assert "slides done" in said["extract"]
+    assert "trial 0: done after 4 epochs" in said["tune"]
+    best = yaml.safe_load((elsewhere.shared / "tuned/own_search/best.yaml").read_text())
+    assert Path(best["task"]).parent == elsewhere.shared / "tuned", "it is to be trained with"
     entry = [
-        sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", dashboard,
-        "--working-dir", str(ROOT / "jobs"), "--",
-        sys.executable, "extract.py", "--work", str(work), *encoder,
+        sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address",
+        elsewhere.address, "--working-dir", str(ROOT / "jobs"), "--", sys.executable, "extract.py",
+        "--work", str(elsewhere.shared / "work"), "--encoder", SLOW, "--weights", "random",
+        "--precision", "fp32",
     ]  # fmt: skip
     done = subprocess.run(entry, text=True, capture_output=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "done before (skipped)" in done.stdout
-
-
-def test_a_search_as_a_submitted_job(dashboard: str, tmp_path: Path) -> None:
-    study, space = make_study(tmp_path / "study"), tmp_path / "space.yaml"
-    space.write_text("dropout: {choice: [0.0]}\n")
-    words = study.words(tmp_path, "--space", str(space), "--searcher", "grid", verb="tune")
-    status, output = finish(command("submit", *words, "--address", dashboard))
-    assert status == 0, output
-    assert "trial 0: done after 4 epochs" in output
-    assert (tmp_path / "own_search" / "best.yaml").exists()
 
 
 def test_the_exit_status_and_the_reason_of_a_failing_job_come_back(
@@ -125,4 +176,4 @@ def test_where_no_dashboard_answers_the_message_says_so(tmp_path: Path) -> None:
     assert "no Ray dashboard answers there" in output
     status, output = finish(command(*words, "127.0.0.1:6379"))
     assert status == 2
-    assert "http://HEAD:8265" in output
+    assert "http://127.0.0.1:8265" in output

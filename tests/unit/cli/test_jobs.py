@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from crane_ray.cli import job_check
 from crane_ray.cli.main import call
+from crane_ray.runtime.each_node import Looked
 from tests.unit.runtime.fake_jobs import FakeJobs, details
 
 ADDRESS = "http://head:8265"
@@ -87,6 +89,19 @@ def test_of_an_unknown_job_the_nearest_is_named(
     assert jobs.stopped == []
 
 
+def test_who_stops_following_is_told_that_the_job_goes_on(
+    jobs: FakeJobs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crane_ray.runtime.submitted.follow_job", interrupt)
+    status, output = run(capsys, "logs", "second", "--follow")
+    assert (status, jobs.stopped) == (130, [])
+    assert output.startswith("no longer following; the job goes on\nfollow it with: crane-ray jobs")
+    assert "what is committed stays" not in output, "nothing was stopped"
+
+
 def test_what_was_stopped_is_said(jobs: FakeJobs, capsys: pytest.CaptureFixture[str]) -> None:
     status, output = run(capsys, "stop", "second")
     assert (status, jobs.stopped) == (0, ["second"])
@@ -119,7 +134,7 @@ def test_the_first_step_of_a_job_names_what_is_not_seen(
     lost = {"key": "work", "path": "/gone/w", "seen_as": "/gone", "role": "folder", "here": True}
     Path("paths.json").write_text(json.dumps({"paths": [lost]}))
     Path("config.yaml").write_text("work: /gone/w\n")
-    assert job_check.check("paths.json", "config.yaml") == 2
+    assert job_check.run("paths.json", "config.yaml", ["patch", "--config", "config.yaml"]) == 2
     output = capsys.readouterr().out
     assert "work /gone/w: would be made in /gone" in output
     assert "shared filesystem" in output
@@ -134,7 +149,60 @@ def test_the_first_step_of_a_job_puts_copies_in_place(
         "copy_name": "task-own.yaml",
     }  # fmt: skip
     Path("paths.json").write_text(json.dumps({"paths": [told]}))
-    Path("config.yaml").write_text("task: /gone/own.yaml\n")
-    assert job_check.check("paths.json", "config.yaml") == 0
-    tree = yaml.safe_load(Path("config.yaml").read_text())
-    assert tree == {"task": str(tmp_path / "task-own.yaml")}
+    Path("task-own.yaml").write_text("name: own\n")
+    monkeypatch.setattr(job_check, "call", lambda words: 0)
+
+    def task_with(results: str) -> str:
+        Path("config.yaml").write_text(f"task: /gone/own.yaml\n{results}")
+        words = ["splits", "--config", "config.yaml"]
+        assert job_check.run("paths.json", "config.yaml", words) == 0
+        return str(yaml.safe_load(Path("config.yaml").read_text())["task"])
+
+    assert task_with("") == str(tmp_path / "task-own.yaml")
+    kept = Path(task_with(f"results: {tmp_path}/results\n"))
+    assert kept.parent == tmp_path / "results", "the job's own folder goes with the job"
+    assert kept.read_text() == "name: own\n"
+
+
+@pytest.mark.parametrize("verb", [["patch"], ["export", "clam"]])
+def test_a_job_that_may_begin_runs_its_verb(
+    verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("paths.json").write_text("{}")
+    Path("config.yaml").write_text("work: s3://b/work\nstore: s3://b/store\nto: s3://b/to\n")
+    called: list[list[str]] = []
+
+    def call_verb(words: list[str]) -> int:
+        called.append(words)
+        return 7
+
+    monkeypatch.setattr(job_check, "call", call_verb)
+    words = [*verb, "--config", "config.yaml"]
+    assert job_check.run("paths.json", "config.yaml", words) == 7
+    assert called == [words], "storage that every node reaches is not looked at"
+
+
+def test_a_job_does_not_begin_where_a_node_sees_other_things_but_if_it_does_not_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("paths.json").write_text("{}")
+    Path("config.yaml").write_text(f"work: {tmp_path}\n")
+    monkeypatch.setattr(job_check, "call", lambda words: 7)
+    monkeypatch.setattr("crane_ray.runtime.cluster.connected", lambda _: nullcontext())
+    words = ["extract", "--config", "config.yaml"]
+
+    def look(looked: Looked) -> tuple[int, str]:
+        monkeypatch.setattr("crane_ray.runtime.each_node.look_on_each_node", lambda _: looked)
+        status = job_check.run("paths.json", "config.yaml", words)
+        return status, " ".join(capsys.readouterr().out.split())
+
+    assert look(Looked()) == (7, "")
+    status, said = look(Looked(silent={"b (10.0.0.2)": "no answer within 20 s"}))
+    assert status == 7
+    assert said.startswith("note: node b (10.0.0.2) did not say whether it sees the paths")
+    status, said = look(Looked(unseen={"c (10.0.0.3)": ["work /w: /w is not there"]}))
+    assert status == 2
+    assert "node c (10.0.0.3)) does not see a path of the config: work /w: /w is not there" in said
+    assert "Nothing was begun" in said

@@ -1,6 +1,8 @@
 """Addresses at which there is no cluster are refused before Ray tries them for minutes."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -30,7 +32,29 @@ def test_a_dashboard_is_told_from_a_cluster() -> None:
         cluster._check_address("http://head:8265")
 
 
-def test_where_something_listens_it_is_left_to_ray() -> None:
+def test_a_dashboards_port_is_told_from_the_clusters() -> None:
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    address = f"127.0.0.1:{server.server_port}"
+
+    def answer_twice() -> None:
+        server.handle_request()
+        server.handle_request()
+
+    with server, ThreadPoolExecutor(1) as pool:
+        answered = pool.submit(answer_twice)
+        with pytest.raises(ClusterError, match=rf"a web server.* --address http://{address}"):
+            cluster._check_address(address)
+        answered.result()
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "head", "head:", "head:port"])
+def test_an_address_without_a_port_is_told_which_is_usual(address: str) -> None:
+    with pytest.raises(ClusterError, match=r"that is no HOST:PORT.* (10.0.0.1|head):6379 unless"):
+        cluster._check_address(address)
+
+
+def test_where_something_listens_it_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "HTTP_WAIT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         cluster._check_address(f"127.0.0.1:{listener.getsockname()[1]}")
     cluster._check_address("auto")

@@ -98,14 +98,23 @@ def test_weights_of_several_encoders_and_features_of_several_sources(tmp_path: P
     assert [one.key for one in paths_of(job).paths] == ["bags.sources.a"]
 
 
-def test_a_copy_is_used_where_the_file_itself_is_not_seen(laptop: Path) -> None:
+def test_a_copy_is_used_where_the_file_itself_is_not_seen(
+    laptop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = train(laptop)
     paths = paths_of(job).paths
     tree = job.model_dump(mode="json")
     assert not use_copies(tree, paths)
     elsewhere(laptop, paths)
+    monkeypatch.chdir(tmp_path)  # of the job, where its copy is
+    (tmp_path / "task-mine.yaml").write_text("name: mine\n")
+    tree["results"] = str(tmp_path / "results")
     assert use_copies(tree, paths)
-    assert Path(tree["task"]) == Path.cwd() / "task-mine.yaml"
+    assert Path(tree["task"]).parent == tmp_path / "results"
+    assert Path(tree["task"]).read_text() == "name: mine\n"
+    tree["results"] = "s3://b/results"
+    assert use_copies(tree, paths)
+    assert Path(tree["task"]) == tmp_path / "task-mine.yaml"
 
 
 def test_the_cohort_in_words() -> None:

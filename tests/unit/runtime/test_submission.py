@@ -146,8 +146,9 @@ def test_files_of_task_and_space_go_along(monkeypatch: pytest.MonkeyPatch, tmp_p
     submit(monkeypatch, jobs, "tune", job)
     assert jobs.files[0]["task-own.yaml"] == "name: own\n"
     assert yaml.safe_load(jobs.files[0]["config.yaml"])["task"] == str(tmp_path / "own.yaml")
-    check = "python -m crane_ray.cli.job_check paths.json config.yaml && exec "
-    assert jobs.submitted[0]["entrypoint"].startswith(check)
+    assert jobs.submitted[0]["entrypoint"] == (
+        "python -m crane_ray.cli.job_check paths.json config.yaml tune --config config.yaml"
+    )
 
 
 def test_a_log_that_is_followed_anew_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,3 +178,16 @@ def _tail(jobs: FakeJobs) -> Any:
             yield text
 
     return tail
+
+
+def test_who_stops_following_is_told_that_the_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    jobs = FakeJobs({"status": "RUNNING"})
+    monkeypatch.setattr("crane_ray.runtime.submission.follow_job", interrupt)
+    status, said = submit(monkeypatch, jobs, "train", training(), retries=1)
+    assert (status, jobs.stopped, len(jobs.submitted)) == (130, [], 1)
+    assert "the job goes on; nobody submits it again now if it is lost" in said
+    assert "crane-ray jobs logs mine --follow --address" in said
+    assert "crane-ray jobs stop mine --address" in said
