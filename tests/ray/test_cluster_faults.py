@@ -12,16 +12,15 @@ import pytest
 
 from crane_ray.features.store import FeatureStore
 from tests.ray.clusters import (
-    FAULTY_DISK,
     NUM_SHARDS,
     NUM_SLIDES,
-    POISONED_READER,
     Nodes,
     patched_workspace,
     pid_of,
     three_nodes,
     wait_for_receipts,
 )
+from tests.ray.faults import FAULTY_DISK, POISONED_READER
 from tests.ray.helpers import finish, receipts, tree_digest
 from tests.ray.soak import Round
 
