@@ -77,10 +77,12 @@ class Nodes:
         """True for a worker of a node that may be killed: not that of the drivers."""
         return any(worker in _below(_raylet(node)) for node in self.cluster.worker_nodes)
 
-    def complete(self) -> None:
-        """Adds what nodes are missing."""
-        while len(self.cluster.list_all_nodes()) < NODES:
+    def complete(self) -> int:
+        """Adds what nodes are missing, and says how many."""
+        missing = NODES - len(self.cluster.list_all_nodes())
+        for _ in range(missing):
             self.cluster.add_node(**_node())
+        return missing
 
 
 @contextmanager
