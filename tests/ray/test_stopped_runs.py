@@ -1,6 +1,7 @@
 """Verbs of a row a slide, whose drivers are killed and stopped: in the end nothing differs."""
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.usefixtures("local
 
 NUM_SLIDES, SHARDS = 4, 3
 Rows = dict[str, dict[str, Any]]
-RECORDS = ("manifests/", "slides.parquet", "index.parquet", "ledger/", "config")
+RECORDS = ("manifests/", "slides.parquet", "index.parquet", "ledger/", "config", "patch.yaml")
 """What tells of a run and when it was, beside its results."""
 
 
@@ -115,27 +116,29 @@ def test_a_run_that_is_killed_and_then_stopped_ends_like_one_that_nothing_distur
     name: str, faults: Faults, cohort: SyntheticCohort, tmp_path: Path
 ) -> None:
     """At once and on the same cluster, where tasks of the run before may still be."""
-    verb, undisturbed, disturbed = VERBS[name](tmp_path, cohort), tmp_path / "one", tmp_path / "two"
-    assert call([*verb.words, verb.out, str(undisturbed)]) == 0
+    verb, out = VERBS[name](tmp_path, cohort), tmp_path / "out"
+    assert call([*verb.words, verb.out, str(out)]) == 0
+    undisturbed = results(out), verb.rows(out)
+    assert len(undisturbed[0]) >= NUM_SLIDES
+    shutil.rmtree(out)  # to the same place once more: patch files tell of it
     faults.order(hold=verb.held)
-    process = start(verb, disturbed, faults)
+    process = start(verb, out, faults)
     process.kill()
     finish(process)
-    kept = verb.num_kept(disturbed)
-    process = start(verb, disturbed, faults)
+    kept = verb.num_kept(out)
+    process = start(verb, out, faults)
     process.send_signal(signal.SIGINT)
     status, output = finish(process)
     assert status == 130, output
     assert "Traceback" not in output
-    assert [manifest["outcome"] for manifest in manifests(disturbed)] == ["running", "stopped"]
-    assert 1 <= kept <= verb.num_kept(disturbed) < NUM_SLIDES * SHARDS
+    assert [manifest["outcome"] for manifest in manifests(out)] == ["running", "stopped"]
+    assert 1 <= kept <= verb.num_kept(out) < NUM_SLIDES * SHARDS
     faults.order()
-    assert call([*verb.words, verb.out, str(disturbed)]) == 0
-    counts = manifests(disturbed)[-1]["counts"]
+    assert call([*verb.words, verb.out, str(out)]) == 0
+    counts = manifests(out)[-1]["counts"]
     assert counts["skipped"] >= 1
     assert counts["done"] + counts["skipped"] == NUM_SLIDES
-    assert results(disturbed) == results(undisturbed)
-    assert verb.rows(disturbed) == verb.rows(undisturbed)
+    assert (results(out), verb.rows(out)) == undisturbed
 
 
 def start(verb: Verb, out: Path, faults: Faults) -> "subprocess.Popen[str]":
