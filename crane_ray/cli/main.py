@@ -4,6 +4,9 @@ import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -14,7 +17,7 @@ from crane_ray.cli.console import console
 from crane_ray.errors import CraneError
 from crane_ray.version import __version__
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+USAGE_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 VERBS = {
     "demo": ("demo", "Take a small synthetic cohort from slides to diagnoses."),
     "patch": ("patching", "Find tissue on slides and place patches on it."),
@@ -110,8 +113,18 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 def call(arguments: list[str] | None = None) -> int:
-    """Runs a verb; the status is 0 (all well), 1 (slides failed), 2 (could not), 130 (stopped)."""
-    signal.signal(signal.SIGTERM, _stop)
+    """Runs a verb and returns its exit status.
+
+    Returns:
+        0 (all well), 1 (slides failed), 2 (could not), 130 (stopped by Ctrl-C), 143 (stopped by
+        SIGTERM).
+    """
+    with _terminable() as termination:
+        status = _call(arguments)
+    return TERMINATED if status == INTERRUPTED and termination.came else status
+
+
+def _call(arguments: list[str] | None) -> int:
     try:
         result: Any = cli.main(args=arguments, prog_name="crane-ray", standalone_mode=False)
         return int(result or 0)
@@ -131,8 +144,34 @@ def call(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Termination:
+    """SIGTERM as Ctrl-C: what schedulers (Slurm, Kubernetes, Ray's jobs) send to end a command.
+
+    Only the first: they may send it to a whole process tree, and twice, and what a run puts away
+    as it stops must not be interrupted again. One that does not end is killed anyway.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.came:
+            self.came = True
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _terminable() -> Iterator[_Termination]:
+    """Within the block SIGTERM ends a verb; nothing changes outside of the main thread."""
+    termination = _Termination()
+    if threading.current_thread() is not threading.main_thread():
+        yield termination
+        return
+    before = signal.signal(signal.SIGTERM, termination)
+    try:
+        yield termination
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 if __name__ == "__main__":

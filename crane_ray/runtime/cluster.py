@@ -49,15 +49,32 @@ def connected(config: ClusterConfig) -> Iterator[tuple[Node, ...]]:
             yield _nodes()
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    _start(address, config)
-    if callable(on_terminate) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray put its own in place
+    with _own_termination():
+        _start(address, config)
     try:
         with _data_context():
             yield _nodes()
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_termination() -> Iterator[None]:
+    """Within the block Ray may put its own handlers of SIGTERM in place, which exit at once.
+
+    Afterwards the command's own is there again, and one that Ray's took is handed on to it.
+    """
+    own = signal.getsignal(signal.SIGTERM)
+    if not callable(own) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        yield
+    except SystemExit:
+        own(signal.SIGTERM, None)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, own)
 
 
 def _start(address: str | None, config: ClusterConfig) -> None:

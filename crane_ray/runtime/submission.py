@@ -33,6 +33,9 @@ TAKEN = "already exists"
 WORKER_COMMAND = "--python_worker_command="
 SIGNALLED = 129
 """Exit statuses from here on are of commands that a signal ended: theirs are 0, 1 and 2."""
+STOP_GRACE = {"RAY_JOB_STOP_WAIT_TIME_S": "30"}
+"""What a stopped job's driver gets to end by itself, as from Slurm and Kubernetes; Ray's own 3 s
+would kill one that is still recording what it did. Read by the job's supervisor."""
 NEVER_BEGAN = {
     "JOB_SUPERVISOR_ACTOR_START_TIMEOUT", "JOB_SUPERVISOR_ACTOR_START_FAILURE",
     "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE",
@@ -268,7 +271,8 @@ def _runtime_env(config: SubmissionConfig, folder: Path) -> dict[str, Any]:
             f"--runtime-env {config.runtime_env}: working_dir is the job's own (its config); put "
             "code into the image or py_modules"
         )
-    return {**given, "working_dir": str(folder)}
+    variables = STOP_GRACE | (given.get("env_vars") or {})
+    return {**given, "env_vars": variables, "working_dir": str(folder)}
 
 
 def _refusal(config: SubmissionConfig, job_id: str, error: Exception) -> str:

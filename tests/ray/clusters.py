@@ -20,13 +20,11 @@ from crane_ray.slides.patches import PatchGrid, PatchSpec, patch_geometry
 from crane_ray.slides.slide import Slide
 from crane_ray.slides.workspace import SlideRow, Workspace
 from crane_ray.testing.pyramids import write_pyramid
+from tests.ray.faults import VARIABLE, Faults
 from tests.ray.helpers import command, free_ports, receipts, wait_for
 
 NODES = 3
-VARIABLE = "CRANE_TEST_FAULTS"
 PACED = "crane_test_plugins.paced_colour"
-FAULTY_DISK = "crane_test_plugins.faulty_disk"
-POISONED_READER = "crane_test_plugins.poisoned_reader"
 QUICK_DETECTION = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
@@ -46,7 +44,7 @@ class Nodes:
     """A cluster under test: commands run on it, nodes are killed and added back."""
 
     cluster: Cluster
-    faults: Path
+    faults: Faults
 
     def extract(self, work: Path, store: Path, *words: str) -> "subprocess.Popen[str]":
         """``crane-ray extract`` on the cluster."""
@@ -55,22 +53,15 @@ class Nodes:
             "--weights", "random", "--precision", "fp32", "--batch-size", "256",
             "--address", self.cluster.address,
         ]  # fmt: skip
-        return command(*fixed, *words, **{VARIABLE: str(self.faults)})
+        return command(*fixed, *words)
 
     def order(self, **faults: str) -> None:
         """Puts faults in force in place of all others; words are joined by underscores."""
-        orders = {self.faults / name.replace("_", " "): value for name, value in faults.items()}
-        for path, value in orders.items():
-            hidden = self.faults / f".{path.name}"
-            hidden.write_text(value)
-            hidden.replace(path)
-        for path in set(self.faults.iterdir()) - orders.keys():
-            path.unlink()
+        self.faults.order(**faults)
 
     def noted(self, name: str) -> list[str]:
         """What faults wrote down."""
-        path = self.faults / name
-        return path.read_text().splitlines() if path.exists() else []
+        return self.faults.noted(name)
 
     def kill_node_of(self, worker: int) -> None:
         """A machine without power: the node, and every process on it, is gone at once."""
@@ -86,19 +77,21 @@ class Nodes:
         """True for a worker of a node that may be killed: not that of the drivers."""
         return any(worker in _below(_raylet(node)) for node in self.cluster.worker_nodes)
 
-    def complete(self) -> None:
-        """Adds what nodes are missing."""
-        while len(self.cluster.list_all_nodes()) < NODES:
+    def complete(self) -> int:
+        """Adds what nodes are missing, and says how many."""
+        missing = NODES - len(self.cluster.list_all_nodes())
+        for _ in range(missing):
             self.cluster.add_node(**_node())
+        return missing
 
 
 @contextmanager
 def three_nodes(folder: Path) -> Iterator[Nodes]:
     """A cluster of three nodes with one CPU each, gone at the end."""
-    faults = folder / "faults"
-    faults.mkdir()
+    faults = Faults(folder / "faults")
+    faults.folder.mkdir()
     before = {name: os.environ.get(name) for name in (*QUICK_DETECTION, VARIABLE)}
-    os.environ.update(QUICK_DETECTION | {VARIABLE: str(faults)})
+    os.environ.update(QUICK_DETECTION | {VARIABLE: str(faults.folder)})
     cluster = Cluster()
     try:
         # Sockets need short paths.

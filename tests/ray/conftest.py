@@ -11,6 +11,7 @@ import pytest
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.jobs import ClusterConfig
 from crane_ray.testing.cohorts import SyntheticCohort, make_cohort
+from tests.ray.faults import VARIABLE, Faults
 from tests.ray.helpers import PLUGINS
 
 
@@ -18,8 +19,10 @@ from tests.ray.helpers import PLUGINS
 def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Ray writes tokens into the home; tests have one of their own."""
     home = tmp_path_factory.mktemp("home")
-    before = {name: os.environ.get(name) for name in ("HOME", "PYTHONPATH", "RAY_ADDRESS")}
+    names = ("HOME", "PYTHONPATH", "RAY_ADDRESS", VARIABLE)
+    before = {name: os.environ.get(name) for name in names}
     os.environ["HOME"] = str(home)
+    os.environ[VARIABLE] = str(tmp_path_factory.mktemp("faults"))
     os.environ["PYTHONPATH"] = str(PLUGINS)
     sys.path.append(str(PLUGINS))
     os.environ.pop("RAY_ADDRESS", None)
@@ -43,6 +46,15 @@ def local_ray(isolated_home: Path) -> Iterator[None]:
     """An embedded Ray that the tests of a session share."""
     with connected(ClusterConfig(num_cpus=2, object_store_mb=100)):
         yield
+
+
+@pytest.fixture
+def faults(isolated_home: Path) -> Iterator[Faults]:
+    """Orders to the plugins that run on the session's Ray, and in commands of their own."""
+    faults = Faults(Path(os.environ[VARIABLE]))
+    faults.order()
+    yield faults
+    faults.order()
 
 
 @pytest.fixture(scope="session")

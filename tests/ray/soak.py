@@ -1,4 +1,4 @@
-"""Extractions whose actors, drivers and nodes are killed at random, and run to their end."""
+"""Extractions whose actors, drivers and nodes go at random, and nodes come; all end well."""
 
 import random
 import subprocess
@@ -9,34 +9,37 @@ from typing import Literal
 from tests.ray.clusters import NUM_SHARDS, Nodes, is_alive, kill, pid_of, wait_for_receipts
 from tests.ray.helpers import finish, tree_digest
 
-Victim = Literal["actor", "driver", "node"]
-MOST_KILLS = 3
+Event = Literal["actor", "driver", "node", "arrival"]
+"""What is killed; or nodes arrive in place of those that were."""
+MOST_KILLS, MOST_ARRIVALS = 3, 2
 """In a round; more deaths of one slide's actors would rightly be held against the slide."""
 
 
 @dataclass
 class Round:
-    """One extraction: what is killed once how many receipts are there."""
+    """One extraction: what happens once how many receipts are there."""
 
     seed: int
-    kills: list[tuple[int, Victim]] = field(init=False)
+    events: list[tuple[int, Event]] = field(init=False)
     seconds_a_batch: float = field(init=False)
     log: list[str] = field(default_factory=list)
     """What really happened."""
 
     def __post_init__(self) -> None:
         self._chance = chance = random.Random(self.seed)
-        victims: list[Victim] = ["actor", "driver", "node"]
-        counts = [chance.randrange(1, NUM_SHARDS) for _ in range(chance.randint(1, MOST_KILLS))]
-        self.kills = [(count, chance.choice(victims)) for count in sorted(counts)]
+        kinds: list[Event] = ["actor", "driver", "node"]
+        events = [chance.choice(kinds) for _ in range(chance.randint(1, MOST_KILLS))]
+        arrivals: list[Event] = ["arrival"] * chance.randint(0, MOST_ARRIVALS)
+        events += arrivals
+        self.events = sorted((chance.randrange(1, NUM_SHARDS), event) for event in events)
         self.seconds_a_batch = chance.choice([0.0, 0.05, 0.15])
 
     def run(self, nodes: Nodes, work: Path, store: Path, undisturbed: dict[str, str]) -> None:
         """Raises AssertionError, with all that is needed to repeat it, unless nothing is lost."""
         nodes.order(seconds_a_batch=str(self.seconds_a_batch))
         process = nodes.extract(work, store)
-        for count, victim in self.kills:
-            process = self._strike(count, victim, nodes, process, work=work, store=store)
+        for count, event in self.events:
+            process = self._strike(count, event, nodes, process, work=work, store=store)
         status, output = finish(process)
         assert status == 0, f"{self}\n{output}"
         assert tree_digest(store / "slides") == undisturbed, f"{self}\n{output}"
@@ -44,29 +47,33 @@ class Round:
     def _strike(
         self,
         count: int,
-        victim: Victim,
+        event: Event,
         nodes: Nodes,
         process: "subprocess.Popen[str]",
         *,
         work: Path,
         store: Path,
     ) -> "subprocess.Popen[str]":
-        """Kills once there are so many receipts; the process that goes on."""
+        """Kills, or adds nodes, once there are so many receipts; the process that goes on."""
         found = wait_for_receipts(process, store, count)
         if process.poll() is not None:
             self.log.append(f"over before {count} receipts")
             return process
-        if victim == "driver":
+        if event == "arrival":
+            arrived = nodes.complete()
+            self.log.append(f"{arrived} nodes arrived at {len(found)}")
+            return process
+        if event == "driver":
             process.kill()
             finish(process)
             self.log.append(f"driver {process.pid} at {len(found)}")
             return nodes.extract(work, store)
         workers = sorted({pid_of(receipt) for receipt in found})
-        killable = nodes.may_be_lost if victim == "node" else is_alive
+        killable = nodes.may_be_lost if event == "node" else is_alive
         victims = [worker for worker in workers if killable(worker)]
         if not victims:
-            self.log.append(f"no {victim} to kill at {len(found)}")
-        elif victim == "node":
+            self.log.append(f"no {event} to kill at {len(found)}")
+        elif event == "node":
             nodes.kill_node_of(self._chance.choice(victims))
             self.log.append(f"node at {len(found)}")
         else:

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +12,20 @@ from pathlib import Path
 import pytest
 
 from crane_ray.features.store import FeatureStore
+from crane_ray.testing.cohorts import SyntheticCohort
 from tests.ray.clusters import (
-    FAULTY_DISK,
     NUM_SHARDS,
     NUM_SLIDES,
-    POISONED_READER,
     Nodes,
     patched_workspace,
     pid_of,
     three_nodes,
     wait_for_receipts,
 )
-from tests.ray.helpers import finish, receipts, tree_digest
+from tests.ray.faults import FAULTY_DISK, POISONED_READER
+from tests.ray.helpers import command, finish, receipts, tree_digest, wait_for
 from tests.ray.soak import Round
+from tests.unit.maps.small_maps import make_small_maps
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
@@ -178,6 +180,42 @@ def test_an_actor_that_dies_in_mid_write_leaves_nothing_behind(
     assert not (tmp_path / "unfinished").exists()
 
 
+@pytest.mark.parametrize("verb", ["patch", "heatmap"])
+def test_a_node_that_dies_with_a_slide_in_hand_costs_time_alone(
+    verb: str, nodes: Nodes, cohort: SyntheticCohort, tmp_path: Path
+) -> None:
+    """Each node has a slide; none takes the place of the node that dies."""
+    words = ["patch", "--slides", str(cohort.slides_csv), "--preset", "bwh_biopsy"]
+    out, kinds = "--work", ["patches", "contours", "masks", "stitches"]
+    if verb == "heatmap":
+        small = make_small_maps(tmp_path, num_slides=4)
+        words = ["heatmap", "--work", str(small.work), "--model", str(small.run)]
+        out, kinds = "--out", ["scores", "pictures", "regions"]
+    words += ["--reader", POISONED_READER, "--address", nodes.cluster.address]
+    words += [out, str(tmp_path / "out")]
+    status, output = finish(command(*words))
+    assert status == 0, output
+    undisturbed = [tree_digest(tmp_path / "out" / kind) for kind in kinds]
+    assert all(undisturbed)
+    shutil.rmtree(tmp_path / "out")  # to the same place once more: patch files tell of it
+    nodes.order(hold="everything")
+    process = command(*words)
+    held: list[int] = []
+
+    def one_can_be_lost() -> bool:
+        held[:] = [pid for pid in nodes.faults.held() if nodes.may_be_lost(pid)]
+        return bool(held) or process.poll() is not None
+
+    wait_for(one_can_be_lost, "a worker that has a slide, on a node that can be lost", 240)
+    nodes.kill_node_of(held[0])
+    nodes.order()
+    status, output = finish(process)
+    assert status == 0, output
+    assert "Traceback" not in output
+    assert len(nodes.cluster.list_all_nodes()) == 2
+    assert [tree_digest(tmp_path / "out" / kind) for kind in kinds] == undisturbed
+
+
 def test_whatever_is_killed_whenever(
     nodes: Nodes, work: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
@@ -187,7 +225,9 @@ def test_whatever_is_killed_whenever(
     rounds = 0
     while not rounds or time.monotonic() < ends:
         nodes.complete()
-        Round(seed + rounds).run(nodes, work, tmp_path / str(rounds), undisturbed)
+        one = Round(seed + rounds)
+        one.run(nodes, work, tmp_path / str(rounds), undisturbed)
+        print(f"round {rounds}, seed {one.seed}: {'; '.join(one.log)}")
         rounds += 1
 
 

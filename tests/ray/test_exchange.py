@@ -24,7 +24,7 @@ from crane_ray.runtime.verification import run_verification
 from crane_ray.slides.patch_files import read_patches
 from crane_ray.slides.workspace import Workspace
 from crane_ray.testing.cohorts import SyntheticCohort
-from tests.ray.helpers import SLOW, command, finish, tree_digest, wait_for
+from tests.ray.helpers import SLOW, tree_digest
 from tests.unit.features.test_clam_files import make_slide, put_slide
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -133,19 +133,6 @@ def test_bad_files_fail_alone_in_an_import(exported: Path, tmp_path: Path) -> No
         shutil.copy(exported / "pt_files" / name, pt / name)
     again = run_import_features(import_job(folder, root, **more))
     assert (again.done, again.skipped, len(again.failures)) == (2, NUM_SLIDES - 2, 3)
-
-
-@pytest.mark.chaos
-def test_a_killed_export_goes_on(made: Path, exported: Path, tmp_path: Path) -> None:
-    words = ["export", "clam", "--store", str(made), "--to", str(tmp_path), "--cpus", "1"]
-    process = command(*words)
-    wait_for(lambda: any(tmp_path.rglob("*.pt")), "the first file")
-    process.kill()
-    finish(process)
-    status, output = finish(command(*words))
-    assert status == 0, output
-    for kind in ("h5_files", "pt_files"):
-        assert tree_digest(tmp_path / kind) == tree_digest(exported / kind)
 
 
 SPEC = {"patch.size_px": 32, "patch.mpp": 1.0}

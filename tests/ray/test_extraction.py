@@ -24,7 +24,16 @@ from crane_ray.slides.slide import Slide
 from crane_ray.slides.workspace import Workspace
 from crane_ray.testing.cohorts import SyntheticCohort
 from crane_ray.testing.faults import corrupt_tiles
-from tests.ray.helpers import SLOW, command, finish, receipts, tree_digest, wait_for
+from tests.ray.clusters import is_alive, kill
+from tests.ray.helpers import (
+    SLOW,
+    command,
+    finish,
+    processes_below,
+    receipts,
+    tree_digest,
+    wait_for,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -207,12 +216,20 @@ def test_an_actor_killed_in_mid_run_is_replaced_and_nothing_is_lost(
 
 
 @pytest.mark.chaos
+@pytest.mark.parametrize("dies", ["driver", "cluster"])
 def test_a_driver_killed_in_mid_run_loses_nothing_and_repeats_nothing(
-    work: Path, undisturbed: Path, tmp_path: Path
+    dies: str, work: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
+    """Alone, or with its whole cluster, as a machine without power; the next has a new one."""
     root = tmp_path / "store"
     process = command(*_extract(work, root), SLOW_COLOUR_S="0.4")
     wait_for(lambda: len(receipts(str(root))) >= 2, "two receipts")
+    everything = [pid for pid, _ in processes_below(process.pid)]
+    assert len(everything) > 3
+    if dies == "cluster":
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # so that none notices how others die
+            for pid in everything:
+                kill(pid, number)
     process.kill()
     finish(process)
     before = {(r.slide_id, r.shard): r.run_id for r in receipts(str(root))}
@@ -238,6 +255,28 @@ def test_interrupt_stops_cleanly_and_what_is_committed_stays(
     assert "Traceback" not in output
     stopped = max((work / "manifests").glob("*extract*.json"))
     assert '"outcome": "stopped"' in stopped.read_text()
+    status, output = finish(command(*_extract(work, root)))
+    assert status == 0, output
+    assert tree_digest(root / "slides") == tree_digest(undisturbed / "slides")
+
+
+def test_a_scheduler_stops_all_processes_and_what_is_committed_stays(
+    work: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Slurm sends SIGTERM to every process of a job, those of its Ray as well."""
+    root = tmp_path / "store"
+    process = command(*_extract(work, root), SLOW_COLOUR_S="0.4")
+    wait_for(lambda: len(receipts(str(root))) >= 2, "two receipts")
+    everything = [pid for pid, _ in processes_below(process.pid)]
+    assert len(everything) > 3
+    for pid in everything:
+        kill(pid, signal.SIGTERM)
+    status, output = finish(process)
+    assert status == 143, output
+    assert "stopped; what is committed stays" in output
+    stopped = max((work / "manifests").glob("*extract*.json"))
+    assert '"outcome": "stopped"' in stopped.read_text()
+    wait_for(lambda: not any(map(is_alive, everything)), "the end of its Ray")
     status, output = finish(command(*_extract(work, root)))
     assert status == 0, output
     assert tree_digest(root / "slides") == tree_digest(undisturbed / "slides")

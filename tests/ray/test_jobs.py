@@ -1,5 +1,6 @@
 """Jobs through the Ray Jobs API, on a real cluster whose nodes the tests start and end by id."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +12,17 @@ import yaml
 
 from crane_ray.cli.submission import JOBS
 from crane_ray.testing.cohorts import SyntheticCohort
+from tests.ray.clusters import (
+    NUM_SHARDS,
+    PACED,
+    is_alive,
+    patched_workspace,
+    pid_of,
+    wait_for_receipts,
+)
+from tests.ray.faults import VARIABLE, Faults
 from tests.ray.heads import cluster_with_dashboard, submit
-from tests.ray.helpers import ROOT, SLOW, command, finish
+from tests.ray.helpers import ROOT, SLOW, command, finish, receipts, wait_for
 from tests.unit.runtime.small_study import QUICK, make_study
 
 pytestmark = pytest.mark.ray
@@ -141,6 +151,43 @@ def test_all_verbs_are_submitted_from_elsewhere_with_only_the_address(elsewhere:
     done = subprocess.run(entry, text=True, capture_output=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "done before (skipped)" in done.stdout
+
+
+@pytest.mark.chaos
+def test_a_job_that_is_stopped_ends_with_its_workers_and_the_same_submit_goes_on(
+    dashboard: str, tmp_path: Path
+) -> None:
+    work, faults = patched_workspace(tmp_path / "work"), Faults(tmp_path / "faults")
+    faults.folder.mkdir()
+    faults.order(batches_before_a_halt="11")
+    environment = tmp_path / "environment.yaml"
+    environment.write_text(f"env_vars: {{{VARIABLE}: {faults.folder}}}\n")
+    words = [
+        "submit", "extract", "--work", str(work), "--store", str(tmp_path / "store"), "--encoder",
+        PACED, "--weights", "random", "--precision", "fp32", "--batch-size", "256",
+        "--runtime-env", str(environment), "--address", dashboard,
+    ]  # fmt: skip
+    follower = command(*words, "--job-id", "to-be-stopped")
+    found = wait_for_receipts(follower, tmp_path / "store", 1)
+    status, output = finish(command("jobs", "stop", "to-be-stopped", "--address", dashboard))
+    assert status == 0, output
+    assert "the same submit goes on" in output
+    status, output = finish(follower)
+    assert status == 130, output
+    assert "stopped; what is committed stays" in output  # its own last words: it was not killed
+    assert "job to-be-stopped: stopped" in output
+    (manifest,) = (work / "manifests").glob("*extract*.json")
+    assert json.loads(manifest.read_text())["outcome"] == "stopped"
+    workers = {pid_of(receipt) for receipt in found}
+    wait_for(lambda: not any(map(is_alive, workers)), "the end of its workers")
+    before = {(one.slide_id, one.shard): one.written for one in receipts(str(tmp_path / "store"))}
+    assert 1 <= len(before) < NUM_SHARDS
+    faults.order()
+    status, output = finish(command(*words))
+    assert status == 0, output
+    after = {(one.slide_id, one.shard): one.written for one in receipts(str(tmp_path / "store"))}
+    assert len(after) == NUM_SHARDS
+    assert {key: after[key] for key in before} == before
 
 
 def test_the_exit_status_and_the_reason_of_a_failing_job_come_back(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from crane_ray.cli.main import call
 from crane_ray.runtime.jobs import PatchJob
 from crane_ray.runtime.patching import run_patching
 from crane_ray.slides.patch_files import read_patches
@@ -124,6 +125,26 @@ def test_each_bad_slide_costs_itself_alone(cohort: SyntheticCohort, tmp_path: Pa
     assert "not a slide that can be read" in reasons["text"]
     assert "twice.tiff" in reasons["twice"]
     assert "rename" in reasons["twice"]
+
+
+def test_as_many_slides_may_fail_as_the_user_allows(
+    cohort: SyntheticCohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    shutil.copy(cohort.slides[0].path, slides / "good.tif")
+    for name in ("bad", "worse"):
+        (slides / f"{name}.svs").write_text("not a slide")
+    words = ["patch", "--slides", str(slides), "--work", str(tmp_path / "work")]
+    for allowed, status in (([], 1), (["--max-failures", "1"], 1), (["--max-failures", "2"], 0)):
+        assert call([*words, *allowed]) == status
+        assert "bad" in capsys.readouterr().out  # named in either case
+    rows = Workspace(str(tmp_path / "work")).read_slides()
+    assert {name: row.status for name, row in rows.items()} == {
+        "good": "ok", "bad": "failed", "worse": "failed",
+    }  # fmt: skip
+    ended = [json.loads(one.read_text()) for one in (tmp_path / "work").glob("manifests/*.json")]
+    assert [manifest["outcome"] for manifest in ended] == ["failures"] * 3
 
 
 @pytest.mark.chaos

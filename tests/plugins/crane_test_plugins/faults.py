@@ -4,9 +4,11 @@ Workers of a cluster that is up already take neither arguments nor environment f
 """
 
 import os
+import time
 from pathlib import Path
 
 VARIABLE = "CRANE_TEST_FAULTS"
+EVERYTHING = "everything"
 
 
 def order(name: str) -> str:
@@ -27,6 +29,16 @@ def note(name: str, line: str) -> None:
         os.write(log, f"{line}\n".encode())
     finally:
         os.close(log)
+
+
+def hold(name: str) -> None:
+    """Waits as long as a test orders that a name with certain words in it, or any, is held."""
+    noted = False
+    while (words := order("hold")) and (words == EVERYTHING or words in name):
+        if not noted:
+            note("held", f"{os.getpid()} {name}")
+        noted = True
+        time.sleep(0.02)
 
 
 def first(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The zarr layout on a disk that fails when a test orders it to, for all that is written whole.
+"""The zarr layout on a disk that fails or hangs when a test orders it to, for all files.
 
 Every file of a store, whether crane-ray or zarr writes it, gets its name by a rename: that is
 where a full disk, a network mount with a hiccup, or a process that dies in mid-write is put.
@@ -11,7 +11,7 @@ from typing import Any
 
 from crane_ray.features.stores.zarr import FORMAT
 
-from .faults import first, note, order
+from .faults import first, hold, note, order
 
 __all__ = ["FORMAT"]
 
@@ -22,6 +22,7 @@ _replace = os.replace
 
 def replace(source: Any, target: Any, **options: Any) -> None:
     """``os.replace``, and what may befall it."""
+    hold(str(target))
     if "/slides/" in str(target):
         if order("full disk"):
             note("refused", str(target))

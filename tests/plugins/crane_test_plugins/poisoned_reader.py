@@ -1,4 +1,7 @@
-"""A reader whose process dies over one slide, as a decoding library's crash would make it."""
+"""A reader whose process dies over one slide, as a decoding library's crash would make it.
+
+Or it reads nothing of a slide for as long as a test needs to do its harm.
+"""
 
 import os
 from itertools import count
@@ -11,7 +14,7 @@ from crane_ray.errors import SlideError
 from crane_ray.slides.readers import openslide, tiff
 from crane_ray.slides.readers.tiff import TiffReader
 
-from .faults import note, order
+from .faults import hold, note, order
 
 CALLS = count(1)
 
@@ -41,4 +44,5 @@ def detects(path: Path) -> bool:
 
 
 def open_reader(path: Path) -> PoisonedReader:
+    hold(path.stem)
     return PoisonedReader(path)

@@ -1,14 +1,20 @@
 """Addresses at which there is no cluster are refused before Ray tries them for minutes."""
 
+import os
+import signal
 import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 
 from crane_ray.errors import ClusterError
 from crane_ray.runtime import cluster
 from crane_ray.runtime.jobs import ClusterConfig
+
+LOCAL = ClusterConfig(address="local")
 
 
 @pytest.fixture
@@ -92,3 +98,45 @@ def test_where_ray_cannot_connect_a_missing_token_is_thought_of(
         ):
             pass
     assert ("RAY_AUTH_MODE=token" in str(caught.value)) == (mode is None)
+
+
+@pytest.mark.parametrize("status", [1, signal.SIGTERM])
+def test_a_termination_while_ray_starts_is_the_commands_own(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray puts handlers of SIGTERM in place that leave at once, with statuses of their own."""
+
+    def start(*_: Any, **__: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(status))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def own(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ray.init", start)
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with pytest.raises(KeyboardInterrupt), cluster.connected(LOCAL):
+            pass
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_after_ray_has_started_a_termination_is_the_commands_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(*_: Any, **__: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def own(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ray.init", start)
+    monkeypatch.setattr("crane_ray.runtime.cluster._nodes", tuple)
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with pytest.raises(KeyboardInterrupt), cluster.connected(LOCAL):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

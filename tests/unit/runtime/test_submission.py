@@ -151,6 +151,20 @@ def test_files_of_task_and_space_go_along(monkeypatch: pytest.MonkeyPatch, tmp_p
     )
 
 
+def test_a_stopped_job_has_time_to_record_what_it_did(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Unless the runtime environment says otherwise."""
+    jobs, own = FakeJobs(GOOD, GOOD), tmp_path / "env.yaml"
+    submit(monkeypatch, jobs, "train", training())
+    own.write_text("env_vars: {A: b, RAY_JOB_STOP_WAIT_TIME_S: '5'}\n")
+    submit(monkeypatch, jobs, "train", training(), job_id="other", runtime_env=str(own))
+    variables = [job["runtime_env"]["env_vars"] for job in jobs.submitted]
+    assert variables == [
+        {"RAY_JOB_STOP_WAIT_TIME_S": "30"}, {"A": "b", "RAY_JOB_STOP_WAIT_TIME_S": "5"},
+    ]  # fmt: skip
+
+
 def test_a_log_that_is_followed_anew_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = FakeJobs({"status": "RUNNING"})
     jobs.logs["mine"] = ["one\n", "two\n"]
