@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,13 @@ class Ground:
 
     nodes: Nodes
     study: SmallStudy
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def start(self, results: Path, *words: str, verb: str = "train") -> "subprocess.Popen[str]":
         fixed = [*RECIPE, "--address", self.nodes.cluster.address]
-        return command(*self.study.words(results, *fixed, *words, verb=verb))
+        process = command(*self.study.words(results, *fixed, *words, verb=verb))
+        self.started.append(process)
+        return process
 
     def search(self, results: Path, *words: str) -> "subprocess.Popen[str]":
         return self.start(results, "--metric", "loss", *words, verb="tune")
@@ -84,11 +87,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
 
 
 @pytest.fixture
-def ground(cluster: Nodes, study: SmallStudy) -> Ground:
-    """The cluster is whole and without faults."""
+def ground(cluster: Nodes, study: SmallStudy) -> Iterator[Ground]:
+    """The cluster is whole and without faults, and again without commands at the end."""
     cluster.order()
     cluster.complete()
-    return Ground(cluster, study)
+    ground = Ground(cluster, study)
+    yield ground
+    for process in ground.started:
+        if process.poll() is None:  # of a test that failed
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +198,7 @@ def test_a_training_whose_driver_is_killed_or_terminated_goes_on(
     process = ground.start(tmp_path)
     orphans = ground.halted(process, 3)
     process.kill()
+    finish(process)
     ground.nodes.order(halt=str(HALT))
     process = ground.start(tmp_path, "--resume")
     workers = ground.halted(process, 3)
@@ -245,8 +254,8 @@ def test_a_fold_whose_worker_dies_too_often_fails_alone(ground: Ground, tmp_path
     rest = list(study.slide_ids[1:])
     study.put_split(0, train=rest[:8], val=rest[8:12], test=rest[12:])
     ground.nodes.order(deadly_value="8")
-    mended = Ground(ground.nodes, study)
-    status, output = finish(mended.start(tmp_path, "--set=workers.max_failures=1"))
+    ground.study = study
+    status, output = finish(ground.start(tmp_path, "--set=workers.max_failures=1"))
     assert status == 1, output
     assert "failed fold 1: its worker was lost each time that it was tried" in _plain(output)
     assert "Traceback" not in output
@@ -256,7 +265,7 @@ def test_a_fold_whose_worker_dies_too_often_fails_alone(ground: Ground, tmp_path
     assert load_checkpoint(str(run / "s_0_checkpoint.safetensors"))
     assert not (run / "s_1_checkpoint.safetensors").exists()
     ground.nodes.order()
-    status, output = finish(mended.start(tmp_path, "--resume"))
+    status, output = finish(ground.start(tmp_path, "--resume"))
     assert status == 0, output
     assert len(ground.nodes.noted("steps")) == EPOCHS * 3  # nine bags
     assert load_checkpoint(str(run / "s_1_checkpoint.safetensors"))
