@@ -30,6 +30,8 @@ QUICK_DETECTION = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
 }
 SPEC = PatchSpec(size_px=32, level=0)
 SIDE_PX = 512
@@ -65,7 +67,12 @@ class Nodes:
 
     def kill_node_of(self, worker: int) -> None:
         """A machine without power: the node, and every process on it, is gone at once."""
-        node = next(node for node in self.cluster.worker_nodes if worker in _below(_raylet(node)))
+        self.kill_node(
+            next(node for node in self.cluster.worker_nodes if worker in _below(_raylet(node)))
+        )
+
+    def kill_node(self, node: Any) -> None:
+        """As `kill_node_of`, of a node as the cluster lists it."""
         processes = _below(_raylet(node))
         for process in processes:  # stopped first, so that none notices that the others die
             kill(process, signal.SIGSTOP)

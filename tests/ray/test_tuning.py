@@ -107,6 +107,7 @@ def test_trials_of_several_workers(local_ray: None, study: SmallStudy, tmp_path:
     assert not (tmp_path / "own_search" / "workers" / trial.trial_id).exists()
 
 
+@pytest.mark.chaos
 def test_a_trial_whose_worker_is_killed_goes_on(
     local_ray: None, study: SmallStudy, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_networks_that_are_behind_go_on_with_the_weights_of_others(
         assert 1e-9 <= trial.params["training.optim.lr"] <= 0.02
 
 
+@pytest.mark.chaos
 def test_a_search_whose_driver_is_killed_goes_on(study: SmallStudy, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("optim.lr: {choice: [0.01, 0.02, 0.005]}\n")
