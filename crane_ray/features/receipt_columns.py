@@ -1,5 +1,6 @@
 """Receipts as Arrow columns: read from files in pieces, the last one of each shard, in order."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,21 @@ class TableFile:
             raise StoreError(
                 f"{self.path}: not a readable {self.what}: {error}; {self.hint}"
             ) from error
+
+
+def merged(tables: Iterator[pa.Table], schema: pa.Schema) -> bytes:
+    """A Parquet file of all rows of many tables, in groups of about `PIECE_ROWS`."""
+    sink, held, rows = io.BytesIO(), list[pa.Table](), 0
+    with pq.ParquetWriter(sink, schema) as writer:
+        for table in tables:
+            held.append(table)
+            rows += len(table)
+            if rows >= PIECE_ROWS:
+                writer.write_table(pa.concat_tables(held))
+                held, rows = [], 0
+        if held:
+            writer.write_table(pa.concat_tables(held))
+    return sink.getvalue()
 
 
 def last_receipts(files: Sequence[TableFile]) -> Iterator[dict[str, list[Any]]]:
