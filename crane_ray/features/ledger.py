@@ -4,6 +4,7 @@ The driver alone writes both. The index follows from the ledger; a driver that d
 two loses nothing, since the next one reads the ledger first.
 """
 
+import errno
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from crane_ray import storage
+from crane_ray.errors import StorageError
 from crane_ray.features.receipt_columns import TableFile, last_receipts, merged
 from crane_ray.tables import arrow_table, iter_rows, read_arrow, write_arrow
 
@@ -22,6 +24,10 @@ COMPACT_ABOVE = 64
 MERGE_EVERY = 64
 """Files that a run writes before it merges them: a day of one a second would be 86,400, each of
 which a resume opens, and an object store takes its time for each."""
+
+
+READ_TRIES = 5
+"""Times that the ledger's files are listed anew where one of them is gone when it is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,31 +72,15 @@ class Receipt:
         return cls(*(row.get(name) for name in RECEIPT_SCHEMA.names))  # type: ignore[arg-type]
 
 
-RECEIPT_SCHEMA = pa.schema(
-    [
-        ("slide_id", pa.string()),
-        ("shard", pa.int32()),
-        ("status", pa.string()),
-        ("num_patches", pa.int64()),
-        ("coords_checksum", pa.string()),
-        ("rows", pa.int32()),
-        ("checksum", pa.string()),
-        ("error", pa.string()),
-        ("fatal", pa.bool_()),
-        ("attempt", pa.int32()),
-        ("seconds", pa.float64()),
-        ("decode_wait_s", pa.float64()),
-        ("encode_s", pa.float64()),
-        ("write_wait_s", pa.float64()),
-        ("staging_wait_s", pa.float64()),
-        ("idle_s", pa.float64()),
-        ("batch_size", pa.int32()),
-        ("reader", pa.string()),
-        ("host", pa.string()),
-        ("run_id", pa.string()),
-        ("written", pa.string()),
-    ]
-)
+RECEIPT_SCHEMA = pa.schema([
+    ("slide_id", pa.string()), ("shard", pa.int32()), ("status", pa.string()),
+    ("num_patches", pa.int64()), ("coords_checksum", pa.string()), ("rows", pa.int32()),
+    ("checksum", pa.string()), ("error", pa.string()), ("fatal", pa.bool_()),
+    ("attempt", pa.int32()), ("seconds", pa.float64()), ("decode_wait_s", pa.float64()),
+    ("encode_s", pa.float64()), ("write_wait_s", pa.float64()), ("staging_wait_s", pa.float64()),
+    ("idle_s", pa.float64()), ("batch_size", pa.int32()), ("reader", pa.string()),
+    ("host", pa.string()), ("run_id", pa.string()), ("written", pa.string()),
+])  # fmt: skip
 """In the order of the fields of `Receipt`."""
 
 BRIEF = (
@@ -113,10 +103,7 @@ class Ledger:
         self._new: list[tuple[str, pa.Table]] = []
 
     def append(self, receipts: Iterable[Receipt]) -> None:
-        """Adds receipts in one new file, and now and then merges those that it wrote.
-
-        Nothing to add writes nothing.
-        """
+        """Adds receipts, if any, in one new file; now and then merges those that it wrote."""
         new = list(receipts)
         if not new:
             return
@@ -149,8 +136,14 @@ class Ledger:
             StoreError: a file of the ledger cannot be read.
         """
         schema = BRIEF_SCHEMA if brief else RECEIPT_SCHEMA
-        files = storage.list_files(self.folder, ".parquet")
-        return last_receipts([self._file(path, schema) for path in files])
+        for attempt in range(READ_TRIES):
+            files = storage.list_files(self.folder, ".parquet")
+            try:
+                return last_receipts([self._file(path, schema) for path in files])
+            except StorageError as error:  # a driver at work may have merged it meanwhile
+                if error.errno != errno.ENOENT or attempt == READ_TRIES - 1:
+                    raise
+        raise AssertionError
 
     def compact(self) -> None:
         """Merges many files into one that sorts before all later ones; loses no receipt."""
@@ -225,7 +218,6 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 LENGTH_SCHEMA = pa.schema([INDEX_SCHEMA.field(name) for name in ("slide_id", "num_patches")])
-
 
 GROUP_SLIDES = 2_000
 """Slides whose rows are read from the index at once."""

@@ -23,7 +23,7 @@ from crane_ray.runtime.exchange import EarlyExport, export_slides
 from crane_ray.runtime.jobs import ExtractJob
 from crane_ray.runtime.lanes import Lane, open_lanes, patched_slides
 from crane_ray.runtime.live import LiveCount, Teller, tell_every_s
-from crane_ray.runtime.packing import pack_shards
+from crane_ray.runtime.packing import most_shards, pack_shards
 from crane_ray.runtime.pools import Pool, plan_pool
 from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
 from crane_ray.runtime.streams import ActorStream, Row, stream_actors
@@ -170,6 +170,7 @@ def _blocks(run: Run) -> Iterator[list[Shard]]:
         num_patches=run.books.num_missing_patches(),
         shard_rows=run.lanes[0].store.header.shard_rows,
         num_actors=run.pool.count,
+        most=most_shards(run.pool.count, on_gpu=run.pool.gpus > 0),
     )
 
 

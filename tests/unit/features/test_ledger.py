@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crane_ray import storage
-from crane_ray.errors import StoreError
+from crane_ray.errors import StorageError, StoreError
 from crane_ray.features.ledger import (
     COMPACT_ABOVE,
     MERGE_EVERY,
@@ -111,6 +111,28 @@ def test_a_long_run_merges_what_it_wrote(ledger: Ledger) -> None:
     assert set(found) == {"a", "z", *(f"s{n}" for n in range(10, 10 + 3 * MERGE_EVERY + 5))}
     ledger.compact()
     assert num_files(ledger) == 9
+
+
+def test_a_ledger_is_read_whole_while_its_driver_merges_it(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shard in range(MERGE_EVERY - 1):
+        ledger.append([receipt("a", shard)])
+    list_files, merges = storage.list_files, 0
+
+    def late(folder: str, suffix: str) -> list[str]:
+        nonlocal merges
+        files = list_files(folder, suffix)
+        if merges == 0:  # between the reader's listing and its reading
+            merges = 1
+            ledger.append([receipt("a", MERGE_EVERY)])
+        return files
+
+    monkeypatch.setattr(storage, "list_files", late)
+    assert len(everything(ledger)["a"]) == MERGE_EVERY
+    monkeypatch.setattr(storage, "list_files", lambda *_: [f"{ledger.folder}/gone.parquet"])
+    with pytest.raises(StorageError, match=r"gone\.parquet: is not there"):
+        everything(ledger)
 
 
 def test_compaction_loses_nothing_and_keeps_the_order(ledger: Ledger) -> None:
