@@ -142,7 +142,7 @@ def cluster() -> Iterator[Nodes]:
     """Three raylets of one CPU each, and a driver on the first."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        three_nodes(Path(folder)) as nodes,
+        three_nodes(Path(folder), quick_detection=False) as nodes,
         connected(ClusterConfig(address=nodes.cluster.address)),
     ):
         yield nodes
