@@ -102,7 +102,7 @@ def measure(options: Options) -> list[Row]:
 
 
 def _driver_rows(fewer: Found, more: Found) -> list[Row]:
-    further = more["blocks"] - fewer["blocks"]
+    further = int(more["blocks"] - fewer["blocks"])
 
     def each(name: str) -> float:
         return float(more[name] - fewer[name]) / further
