@@ -107,7 +107,9 @@ def run_case(name: str, slides: int) -> Found:
         faults = Faults.drawn(ids, bad=0.005, killers=max(1, slides // 5_000))
         if CASES[name] is CALM:
             faults = Faults()
-        return _simulated(root, CASES[name], faults) | {"slides": slides}
+        found = _simulated(root, CASES[name], faults)
+    assert found["done"] + found["failed"] == slides, "slides are neither whole nor failed"
+    return found | {"slides": slides}
 
 
 def _simulated(root: Path, hardware: Hardware, faults: Faults) -> Found:
@@ -118,7 +120,6 @@ def _simulated(root: Path, hardware: Hardware, faults: Faults) -> Found:
     cluster, spent = course.cluster, clock.spent
     ledger = list((root / "store" / "ledger").iterdir())
     failed = {slide.slide_id for slide in course.summary.failures}
-    assert course.summary.done + len(failed) == len(course.books.books[0].done) + len(failed)
     return {
         **{f"{part}_s": spent[part] for part in ("open", "plan", "ray", "receipts", "close")},
         "driver_share": sum(spent.values()) / course.seconds,
@@ -132,6 +133,7 @@ def _simulated(root: Path, hardware: Hardware, faults: Faults) -> Found:
         "deaths": cluster.counts["deaths"],
         "useful": cluster.seconds["useful"] / cluster.seconds["up"],
         "lost": cluster.seconds["lost"] / cluster.seconds["up"],
+        "done": course.summary.done,
         "failed": len(failed),
         "given_up": len(failed - faults.bad - faults.killers),
         "start_mb": start_mb,
