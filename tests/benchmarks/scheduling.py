@@ -44,7 +44,7 @@ CASES = {
 }
 """A tenth of the nodes at a third of the speed, three tenths spot nodes (an hour of life in the
 mean), one slide in 200 bad and one in 5,000 that kills its actors, where not said otherwise."""
-MAX_MB = 1_000
+MAX_MB = 1_500
 """Peak of the driver's process at a million shards, the simulator's own memory included."""
 MAX_RECEIPT_US = 200
 Found = dict[str, Any]
