@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -21,9 +21,13 @@ def write_table(path: str, rows: Iterable[object], schema: pa.Schema) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    held = list(rows)
-    columns = {name: [getattr(row, name) for row in held] for name in schema.names}
-    write_arrow(path, pa.table(columns, schema=schema))
+    write_arrow(path, arrow_table(list(rows), schema))
+
+
+def arrow_table(rows: Sequence[object], schema: pa.Schema) -> pa.Table:
+    """Rows as Arrow columns; a row's attributes are the schema's columns."""
+    columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+    return pa.table(columns, schema=schema)
 
 
 def write_arrow(path: str, table: pa.Table, *, group_rows: int | None = None) -> None:

@@ -24,8 +24,9 @@ class Shares:
 
     def add(self, other: "Shares") -> None:
         """Adds another's seconds to these."""
-        for state, seconds in asdict(other).items():
-            setattr(self, state, getattr(self, state) + seconds)
+        mine = vars(self)
+        for state, seconds in vars(other).items():
+            mine[state] += seconds
 
     def rounded(self) -> dict[str, Any]:
         """Seconds by state, to the millisecond."""

@@ -46,8 +46,18 @@ class Books:
         *,
         replace_stale: bool = False,
         on_commit: Callable[[IndexRow], None] = lambda row: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Opens the books of a store; ``on_commit`` is told each slide that becomes whole."""
+        """Opens the books of a store.
+
+        Args:
+            store: whose books they are.
+            workspace: of the slides.
+            rows: the slides.
+            replace_stale: discard features of slides whose patches changed since.
+            on_commit: told each slide that becomes whole.
+            clock: seconds by which it is time to write.
+        """
         self.failed: dict[str, str] = {}
         """Reasons by slide_id."""
         self.done: set[str] = set()
@@ -63,6 +73,7 @@ class Books:
         self._rows = rows
         self._committed = Committed(store.index)
         self._on_commit = on_commit
+        self._clock = clock
         self._pending: list[Receipt] = []
         self._num_flushed = 0
         self._next_ledger = self._next_index = 0.0
@@ -215,13 +226,13 @@ class Books:
         return self._store.recipe.encoder.dim
 
     def _flush_if_due(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._next_ledger or self._num_flushed < PROMPT_RECEIPTS:
             self._flush_ledger()
             self._next_ledger = now + LEDGER_EVERY_S
         if now >= self._next_index:
             self._flush_index()
-            ended = time.monotonic()
+            ended = self._clock()
             self._next_index = ended + max(INDEX_EVERY_S, INDEX_SHARE * (ended - now))
 
     def _flush_ledger(self) -> None:

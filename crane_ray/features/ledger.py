@@ -4,7 +4,7 @@ The driver alone writes both. The index follows from the ledger; a driver that d
 two loses nothing, since the next one reads the ledger first.
 """
 
-import io
+import errno
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,14 +13,21 @@ from itertools import groupby
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from crane_ray import storage
-from crane_ray.features.receipt_columns import TableFile, last_receipts
-from crane_ray.tables import iter_rows, only, read_arrow, write_arrow, write_table
+from crane_ray.errors import StorageError
+from crane_ray.features.receipt_columns import TableFile, last_receipts, merged
+from crane_ray.tables import arrow_table, iter_rows, read_arrow, write_arrow
 
 COMPACT_ABOVE = 64
 """Ledger files beyond which a new run merges them into one."""
+MERGE_EVERY = 64
+"""Files that a run writes before it merges them: a day of one a second would be 86,400, each of
+which a resume opens, and an object store takes its time for each."""
+
+
+READ_TRIES = 5
+"""Times that the ledger's files are listed anew where one of them is gone when it is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +69,18 @@ class Receipt:
     @classmethod
     def from_mapping(cls, row: Mapping[str, Any]) -> "Receipt":
         """A receipt from a record with its fields."""
-        return cls(**only(row, (field.name for field in fields(cls))))
+        return cls(*(row.get(name) for name in RECEIPT_SCHEMA.names))  # type: ignore[arg-type]
 
 
-RECEIPT_SCHEMA = pa.schema(
-    [
-        ("slide_id", pa.string()),
-        ("shard", pa.int32()),
-        ("status", pa.string()),
-        ("num_patches", pa.int64()),
-        ("coords_checksum", pa.string()),
-        ("rows", pa.int32()),
-        ("checksum", pa.string()),
-        ("error", pa.string()),
-        ("fatal", pa.bool_()),
-        ("attempt", pa.int32()),
-        ("seconds", pa.float64()),
-        ("decode_wait_s", pa.float64()),
-        ("encode_s", pa.float64()),
-        ("write_wait_s", pa.float64()),
-        ("staging_wait_s", pa.float64()),
-        ("idle_s", pa.float64()),
-        ("batch_size", pa.int32()),
-        ("reader", pa.string()),
-        ("host", pa.string()),
-        ("run_id", pa.string()),
-        ("written", pa.string()),
-    ]
-)
+RECEIPT_SCHEMA = pa.schema([
+    ("slide_id", pa.string()), ("shard", pa.int32()), ("status", pa.string()),
+    ("num_patches", pa.int64()), ("coords_checksum", pa.string()), ("rows", pa.int32()),
+    ("checksum", pa.string()), ("error", pa.string()), ("fatal", pa.bool_()),
+    ("attempt", pa.int32()), ("seconds", pa.float64()), ("decode_wait_s", pa.float64()),
+    ("encode_s", pa.float64()), ("write_wait_s", pa.float64()), ("staging_wait_s", pa.float64()),
+    ("idle_s", pa.float64()), ("batch_size", pa.int32()), ("reader", pa.string()),
+    ("host", pa.string()), ("run_id", pa.string()), ("written", pa.string()),
+])  # fmt: skip
 """In the order of the fields of `Receipt`."""
 
 BRIEF = (
@@ -109,12 +100,20 @@ class Ledger:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self._last_ns = 0
+        self._new: list[tuple[str, pa.Table]] = []
 
     def append(self, receipts: Iterable[Receipt]) -> None:
-        """Adds receipts in one new file; nothing to add writes nothing."""
+        """Adds receipts, if any, in one new file; now and then merges those that it wrote."""
         new = list(receipts)
-        if new:
-            write_table(self._new_file(), new, RECEIPT_SCHEMA)
+        if not new:
+            return
+        path, table = self._new_file(), arrow_table(new, RECEIPT_SCHEMA)
+        write_arrow(path, table)
+        self._new.append((path, table))
+        if len(self._new) >= MERGE_EVERY:
+            files, tables = zip(*self._new, strict=True)
+            self._new = []
+            self._merge(files, iter(tables))
 
     def slides(self, *, brief: bool = False) -> Iterator[tuple[str, dict[int, Receipt]]]:
         """Each slide with the last receipt of each of its shards, a slide at a time.
@@ -137,22 +136,33 @@ class Ledger:
             StoreError: a file of the ledger cannot be read.
         """
         schema = BRIEF_SCHEMA if brief else RECEIPT_SCHEMA
-        files = storage.list_files(self.folder, ".parquet")
-        return last_receipts([self._file(path, schema) for path in files])
+        for attempt in range(READ_TRIES):
+            files = storage.list_files(self.folder, ".parquet")
+            try:
+                return last_receipts([self._file(path, schema) for path in files])
+            except StorageError as error:  # a driver at work may have merged it meanwhile
+                if error.errno != errno.ENOENT or attempt == READ_TRIES - 1:
+                    raise
+        raise AssertionError
 
     def compact(self) -> None:
         """Merges many files into one that sorts before all later ones; loses no receipt."""
         files = storage.list_files(self.folder, ".parquet")
         if len(files) <= COMPACT_ABOVE:
             return
+        self._new = []
+        read = (self._file(path, RECEIPT_SCHEMA) for path in files)
+        self._merge(files, (piece for file in read for piece in file.pieces()))
+
+    def _merge(self, files: Sequence[str], tables: Iterator[pa.Table]) -> None:
+        """Puts one file in the place of many that follow each other.
+
+        It sorts before the last of them and has all of their receipts in order, so that a driver
+        that dies before they are gone leaves the same receipt as the last of each shard.
+        """
         last = files[-1].rsplit("/", 1)[-1].removesuffix(".parquet")
-        sink = io.BytesIO()
-        with pq.ParquetWriter(sink, RECEIPT_SCHEMA) as merged:
-            for file in files:
-                for piece in self._file(file, RECEIPT_SCHEMA).pieces():
-                    merged.write_table(piece)
         path = storage.join(self.folder, f"{last}-merged.parquet")
-        storage.put_bytes(path, sink.getvalue(), durable=True)
+        storage.put_bytes(path, merged(tables, RECEIPT_SCHEMA), durable=True)
         for file in files:
             storage.remove_tree(file)
 
@@ -208,7 +218,6 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 LENGTH_SCHEMA = pa.schema([INDEX_SCHEMA.field(name) for name in ("slide_id", "num_patches")])
-
 
 GROUP_SLIDES = 2_000
 """Slides whose rows are read from the index at once."""

@@ -1,5 +1,7 @@
 """Receipts as Arrow columns: read from files in pieces, the last one of each shard, in order."""
 
+import errno
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,6 +76,8 @@ class TableFile:
         try:
             with storage.open_read(self.path) as source:
                 yield pq.ParquetFile(source)
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.path}: is not there (any more)", errno.ENOENT) from error
         except (pa.ArrowException, KeyError, OSError) as error:
             if isinstance(error, OSError) and error.errno:  # of the file system, not of Arrow
                 reason = error.strerror or error
@@ -83,22 +87,31 @@ class TableFile:
             ) from error
 
 
+def merged(tables: Iterator[pa.Table], schema: pa.Schema) -> bytes:
+    """A Parquet file of all rows of many tables, in groups of about `PIECE_ROWS`."""
+    sink, held, rows = io.BytesIO(), list[pa.Table](), 0
+    with pq.ParquetWriter(sink, schema) as writer:
+        for table in tables:
+            held.append(table)
+            rows += len(table)
+            if rows >= PIECE_ROWS:
+                writer.write_table(pa.concat_tables(held))
+                held, rows = [], 0
+        if held:
+            writer.write_table(pa.concat_tables(held))
+    return sink.getvalue()
+
+
 def last_receipts(files: Sequence[TableFile]) -> Iterator[dict[str, list[Any]]]:
     """Of all receipts the last one of each shard, as columns of values, for some whole slides.
 
-    Slides come in the order of their ids, and so do the shards of each.
+    The files are read now. Slides come in the order of their ids, and so do the shards of each.
 
     Args:
         files: the receipts in the order they were written, with a schema in common.
     """
     columns = _Columns(files)
-    if not columns.num_rows:
-        return
-    slides, rows = columns.last_of_each_shard()
-    starts = np.flatnonzero(np.diff(slides, prepend=-1))
-    first_of_part = np.diff(starts // SORTED_AT_ONCE, prepend=-1) > 0
-    for start, stop in pairwise([*starts[first_of_part].tolist(), len(rows)]):
-        yield columns.values(rows[start:stop])
+    return columns.parts() if columns.num_rows else iter(())
 
 
 class _Columns:
@@ -139,6 +152,14 @@ class _Columns:
         if column.type == pa.string():
             return np.asarray(column.cast(pa.binary()).to_numpy().astype(np.bytes_))
         return np.asarray(column.to_numpy())
+
+    def parts(self) -> Iterator[dict[str, list[Any]]]:
+        """The last receipts of each shard, for some whole slides at a time."""
+        slides, rows = self.last_of_each_shard()
+        starts = np.flatnonzero(np.diff(slides, prepend=-1))
+        first_of_part = np.diff(starts // SORTED_AT_ONCE, prepend=-1) > 0
+        for start, stop in pairwise([*starts[first_of_part].tolist(), len(rows)]):
+            yield self.values(rows[start:stop])
 
     def values(self, rows: Rows) -> dict[str, list[Any]]:
         """Python values of some rows by column; equal texts of repeated ones are one object."""

@@ -1,6 +1,6 @@
 """What limits a run, from where its encoders' time went, and what to do about it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from crane_ray.features.clock import Shares
 
@@ -44,7 +44,7 @@ ON_CPUS = "the CPUs that encode are busy: GPUs, or more CPUs (--address), make i
 
 def judge(shares: Shares, *, on_gpu: bool = True) -> Verdict | None:
     """The verdict on a run so far; None before enough was measured."""
-    spent = asdict(shares)
+    spent: dict[str, float] = vars(shares)
     whole = sum(spent.values())
     if whole < MEASURED_FROM_S:
         return None

@@ -51,7 +51,7 @@ class Target:
 
 def shard_table(shards: Sequence[Shard]) -> pa.Table:
     """A block of work."""
-    return pa.Table.from_pylist([asdict(shard) for shard in shards], SHARD_SCHEMA)
+    return pa.Table.from_pylist([vars(shard) for shard in shards], SHARD_SCHEMA)
 
 
 class ExtractionActor:
@@ -67,9 +67,9 @@ class ExtractionActor:
         reader: str,
         staging: StagingConfig,
         run_id: str,
-        mailbox: Any,
+        tell: Teller,
     ) -> None:
-        self._tell = Teller(mailbox)
+        self._tell = tell
         self._broken = ""
         cv2.setNumThreads(1)  # the decoding threads already use the CPUs that Ray gave
         try:

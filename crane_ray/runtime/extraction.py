@@ -1,8 +1,9 @@
 """Patches -> features: shards of slides through encoder actors on Ray Data, into stores."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,11 +22,11 @@ from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.exchange import EarlyExport, export_slides
 from crane_ray.runtime.jobs import ExtractJob
 from crane_ray.runtime.lanes import Lane, open_lanes, patched_slides
-from crane_ray.runtime.live import LiveCount
-from crane_ray.runtime.packing import pack_shards
+from crane_ray.runtime.live import LiveCount, Teller, tell_every_s
+from crane_ray.runtime.packing import most_shards, pack_shards
 from crane_ray.runtime.pools import Pool, plan_pool
 from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
-from crane_ray.runtime.streams import Row, stream_actors
+from crane_ray.runtime.streams import ActorStream, Row, stream_actors
 from crane_ray.slides.workspace import SlideRow, Workspace
 
 DEFAULT_BATCH = {True: 256, False: 32}
@@ -37,6 +38,7 @@ RETRIES = 1
 TRIES_ALONE = 3
 """Times that a slide is then tried by itself, each on new actors: Ray spends the retries of a call
 in seconds on a node that is gone before it is known to be."""
+SHARES = tuple(one.name for one in fields(Shares))
 DEAD_WORKER = (
     "the actor died each time it was tried, alone at last: a crash in the decoding library, or "
     "out of memory; check the file, and a smaller --batch-size"
@@ -59,6 +61,10 @@ class Run:
     """Which reader read which slide, in this run."""
     not_exported: list[LeftOut] = field(default_factory=list)
     """Whole slides of which CLAM's files could not be written."""
+    stream: ActorStream = stream_actors
+    """What of a run needs a cluster: blocks go through its actors,"""
+    live: Callable[[Reporter], AbstractContextManager[Any]] = LiveCount
+    """and what they counted comes back to the address that this one has."""
 
 
 def run_extraction(
@@ -147,11 +153,11 @@ def extract_missing(run: Run) -> None:
         return
     title = f"extracting ({'; '.join(lane.words for lane in run.lanes)})"
     run.reporter.begin(title, slides=len(todo), patches=run.books.num_missing_patches())
-    with LiveCount(run.reporter) as live:
-        _stream(run, live, _blocks(run), calls=CALLS[run.pool.gpus > 0], retries=RETRIES)
+    with run.live(run.reporter) as live:
+        _stream(run, live.address, _blocks(run), calls=CALLS[run.pool.gpus > 0], retries=RETRIES)
         for _ in range(TRIES_ALONE):
             if run.books.todo():
-                _stream(run, live, _blocks_by_slide(run), calls=1, retries=0)
+                _stream(run, live.address, _blocks_by_slide(run), calls=1, retries=0)
     for slide_id in run.books.todo():
         run.books.fail(slide_id, DEAD_WORKER)
         run.reporter.note(f"{slide_id}: {DEAD_WORKER}")
@@ -164,6 +170,7 @@ def _blocks(run: Run) -> Iterator[list[Shard]]:
         num_patches=run.books.num_missing_patches(),
         shard_rows=run.lanes[0].store.header.shard_rows,
         num_actors=run.pool.count,
+        most=most_shards(run.pool.count, on_gpu=run.pool.gpus > 0),
     )
 
 
@@ -179,7 +186,7 @@ def _blocks_by_slide(run: Run) -> Iterator[list[Shard]]:
 
 
 def _stream(
-    run: Run, live: LiveCount, blocks: Iterator[list[Shard]], *, calls: int, retries: int
+    run: Run, mailbox: Any, blocks: Iterator[list[Shard]], *, calls: int, retries: int
 ) -> None:
     kwargs = {
         "targets": [Target(lane.store.root, lane.encoder.weights) for lane in run.lanes],
@@ -189,10 +196,10 @@ def _stream(
         "reader": run.config.reader,
         "staging": run.config.staging,
         "run_id": run.run_id,
-        "mailbox": live.address,
+        "tell": Teller(mailbox, tell_every_s(run.pool.count)),
     }
     tables: Iterator[pa.Table] = (shard_table(block) for block in blocks)
-    results = stream_actors(
+    results = run.stream(
         tables, ExtractionActor, kwargs=kwargs, size=run.pool, calls=calls, retries=retries
     )
     with closing(results):  # an error here must end the stream before Ray goes away
@@ -205,7 +212,7 @@ def _take(run: Run, result: Row) -> None:
     ended = run.books.take(receipt, result["output"])
     if receipt.fatal:
         raise CraneError(f"extraction stopped: {receipt.error}")
-    run.shares.add(Shares(**{one.name: getattr(receipt, one.name) for one in fields(Shares)}))
+    run.shares.add(Shares(*(getattr(receipt, name) for name in SHARES)))
     if receipt.reader:
         run.readers[receipt.slide_id] = receipt.reader
     failed = ended and run.books.failed(receipt.slide_id)

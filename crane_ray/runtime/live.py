@@ -1,7 +1,8 @@
 """Patches counted while their shards are still being encoded, for bars that move every second.
 
 Receipts come once a shard, which on CPUs takes minutes. Actors therefore post what they counted
-to a mailbox, twice a second at most. Nothing depends on it but what is shown.
+to a mailbox, twice a second at most, and less often where they are many. Nothing depends on it
+but what is shown.
 """
 
 import threading
@@ -12,6 +13,8 @@ from crane_ray.runtime.mailbox import Mailbox, Sender
 from crane_ray.runtime.reporting import Reporter
 
 EVERY_S = 0.5
+MESSAGES_A_SECOND = 200
+"""From all actors together: the mailbox is one process, which takes 2,000 at most."""
 
 
 class LiveCount:
@@ -42,11 +45,17 @@ class LiveCount:
                 self._reporter.advance(patches=patches)
 
 
+def tell_every_s(num_actors: int) -> float:
+    """How often each of so many actors tells what it counted."""
+    return max(EVERY_S, num_actors / MESSAGES_A_SECOND)
+
+
 class Teller:
     """An actor's side: tells the driver, not too often."""
 
-    def __init__(self, address: Any) -> None:
+    def __init__(self, address: Any, every_s: float = EVERY_S) -> None:
         self._send = Sender(address)
+        self._every_s = every_s
         self._untold = 0
         self._next = 0.0
 
@@ -56,7 +65,7 @@ class Teller:
         now = time.monotonic()
         if now >= self._next:
             self.flush()
-            self._next = now + EVERY_S
+            self._next = now + self._every_s
 
     def flush(self) -> None:
         """Tells what is left."""

@@ -1,6 +1,6 @@
 """A table with a row a slide: tasks of a cluster fill it, and it is written now and then."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import closing
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -48,10 +48,16 @@ class RowTable(Generic[R]):
         rows: by slide_id, those of earlier runs; taken rows are put among them.
         write: puts the table on disk, whole.
         reporter: sees each row that is taken.
+        stream: sends tasks through a cluster, as `stream_tasks` does.
     """
 
     def __init__(
-        self, rows: dict[str, R], write: Callable[[Iterable[R]], None], reporter: Reporter
+        self,
+        rows: dict[str, R],
+        write: Callable[[Iterable[R]], None],
+        reporter: Reporter,
+        *,
+        stream: Callable[..., Generator[Row, None, None]] = stream_tasks,
     ) -> None:
         self.rows = rows
         self.taken: set[str] = set()
@@ -59,6 +65,7 @@ class RowTable(Generic[R]):
         self.unchanged: set[str] = set()
         """Of those, the ones that were found to be done already."""
         self._reporter = reporter
+        self._stream = stream
         self._save = Throttle(lambda: write(rows.values()))
 
     def fill(
@@ -84,7 +91,7 @@ class RowTable(Generic[R]):
         Raises:
             StorageError: no slide can be written any more.
         """
-        with closing(stream_tasks(tasks, task, kwargs=kwargs)) as results:
+        with closing(self._stream(tasks, task, kwargs=kwargs)) as results:
             for result in results:
                 if result[FATAL]:
                     raise StorageError(result[FATAL])

@@ -45,6 +45,23 @@ class ActorSize(Protocol):
         ...
 
 
+class ActorStream(Protocol):
+    """Sends blocks through a pool of actors: `stream_actors`, or a simulated cluster's."""
+
+    def __call__(
+        self,
+        blocks: Iterable[pa.Table],
+        actor: type,
+        *,
+        kwargs: dict[str, Any],
+        size: ActorSize,
+        calls: int,
+        retries: int,
+    ) -> Generator[Row, None, None]:
+        """See `stream_actors`."""
+        ...
+
+
 @contextmanager
 def _retries_allowed() -> Iterator[None]:
     """Lets retry limits through.
@@ -104,11 +121,11 @@ def stream_actors(
             dies more often yields nothing; the caller knows what it sent. All calls that an actor
             has at once die with it.
     """
-    wave_blocks = max(WAVE_ROWS, WAVE_ROWS_AN_ACTOR * size.count)
     remaining = iter(blocks)
-    while wave := list(islice(remaining, wave_blocks)):
+    while wave := list(islice(remaining, wave_blocks(size.count))):
         with _retries_allowed():
-            dataset = ray.data.from_arrow(wave).map_batches(
+            # Not from_arrow, which asks each block for its size by a task of its own.
+            dataset = ray.data.from_blocks(wave).map_batches(
                 actor,
                 batch_size=None,
                 batch_format="pyarrow",
@@ -125,7 +142,13 @@ def stream_actors(
                 max_restarts=-1,
                 max_task_retries=retries,
             )
+        del wave  # 9 kB a block, of which Ray has its own copy
         yield from _results(dataset)
+
+
+def wave_blocks(num_actors: int) -> int:
+    """Blocks of one dataset for a pool of so many actors."""
+    return max(WAVE_ROWS, WAVE_ROWS_AN_ACTOR * num_actors)
 
 
 def _waves(rows: Iterable[Row]) -> Iterator[Dataset]:

@@ -23,6 +23,8 @@ STAGES = {
     "pipeline": "pipeline",
     "one_slide": "one_slide",
     "growth": "growth",
+    "scheduling": "scheduling",
+    "raylets": "raylets",
     "maps": "maps",
     "tiles": "tiles",
     "training": "training",

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from crane_ray import storage
-from crane_ray.errors import StoreError
+from crane_ray.errors import StorageError, StoreError
 from crane_ray.features.ledger import (
     COMPACT_ABOVE,
+    MERGE_EVERY,
     RECEIPT_SCHEMA,
     Index,
     IndexRow,
@@ -93,9 +94,50 @@ def test_slides_come_whole_from_wherever_their_receipts_lie(ledger: Ledger) -> N
         }
 
 
+def by_another_run(ledger: Ledger, *receipts: Receipt) -> None:
+    """Receipts that a run which ended then wrote."""
+    Ledger(ledger.folder).append(receipts)
+
+
+def test_a_long_run_merges_what_it_wrote(ledger: Ledger) -> None:
+    """Only that: receipts of earlier runs are left where they are, and in order."""
+    by_another_run(ledger, receipt("a", 0, attempt=9), receipt("z", 1))
+    for attempt in range(10, 10 + 3 * MERGE_EVERY + 5):
+        ledger.append([receipt("a", 0, attempt=attempt), receipt(f"s{attempt}", attempt)])
+        if attempt % MERGE_EVERY in {8, 9, 10}:  # before, at and after a merge
+            assert everything(ledger)["a"][0].attempt == attempt
+    assert num_files(ledger) == 1 + 3 + 5
+    found = everything(ledger)
+    assert set(found) == {"a", "z", *(f"s{n}" for n in range(10, 10 + 3 * MERGE_EVERY + 5))}
+    ledger.compact()
+    assert num_files(ledger) == 9
+
+
+def test_a_ledger_is_read_whole_while_its_driver_merges_it(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shard in range(MERGE_EVERY - 1):
+        ledger.append([receipt("a", shard)])
+    list_files, merges = storage.list_files, 0
+
+    def late(folder: str, suffix: str) -> list[str]:
+        nonlocal merges
+        files = list_files(folder, suffix)
+        if merges == 0:  # between the reader's listing and its reading
+            merges = 1
+            ledger.append([receipt("a", MERGE_EVERY)])
+        return files
+
+    monkeypatch.setattr(storage, "list_files", late)
+    assert len(everything(ledger)["a"]) == MERGE_EVERY
+    monkeypatch.setattr(storage, "list_files", lambda *_: [f"{ledger.folder}/gone.parquet"])
+    with pytest.raises(StorageError, match=r"gone\.parquet: is not there"):
+        everything(ledger)
+
+
 def test_compaction_loses_nothing_and_keeps_the_order(ledger: Ledger) -> None:
     for attempt in range(COMPACT_ABOVE):
-        ledger.append([receipt("a", 0, attempt=attempt), receipt(f"s{attempt}", attempt)])
+        by_another_run(ledger, receipt("a", 0, attempt=attempt), receipt(f"s{attempt}", attempt))
     ledger.compact()
     assert num_files(ledger) == COMPACT_ABOVE
     ledger.append([receipt("a", 0, attempt=1000)])
@@ -106,18 +148,21 @@ def test_compaction_loses_nothing_and_keeps_the_order(ledger: Ledger) -> None:
     ledger.append([receipt("a", 0, attempt=1001)])
     assert everything(ledger)["a"][0].attempt == 1001
     for attempt in range(2000, 2000 + COMPACT_ABOVE):
-        Ledger(ledger.folder).append([receipt("a", 0, attempt=attempt)])
+        by_another_run(ledger, receipt("a", 0, attempt=attempt))
     Ledger(ledger.folder).compact()
     assert num_files(ledger) == 1
     assert everything(ledger)["a"][0].attempt == 2000 + COMPACT_ABOVE - 1
 
 
-@pytest.mark.parametrize("survivors", [0, 1, 30, COMPACT_ABOVE])
+@pytest.mark.parametrize("by_itself", [False, True])
+@pytest.mark.parametrize("survivors", [0, 1, 30, COMPACT_ABOVE - 1])
 def test_a_compaction_may_be_killed_anywhere(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, survivors: int
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, survivors: int, by_itself: bool
 ) -> None:
-    for attempt in range(COMPACT_ABOVE + 1):
-        ledger.append([receipt("a", 0, attempt=attempt), receipt(f"s{attempt}", attempt)])
+    """That of a new run, and the merging of what a run wrote itself."""
+    write = ledger.append if by_itself else lambda new: by_another_run(ledger, *new)
+    for attempt in range(MERGE_EVERY - 1 if by_itself else COMPACT_ABOVE + 1):
+        write([receipt("a", 0, attempt=attempt), receipt(f"s{attempt}", attempt)])
     before, removed = everything(ledger), 0
     remove_tree = storage.remove_tree
 
@@ -130,6 +175,9 @@ def test_a_compaction_may_be_killed_anywhere(
 
     monkeypatch.setattr(storage, "remove_tree", killed)
     with pytest.raises(KeyboardInterrupt):
+        if by_itself:
+            before["b"] = {7: receipt("b", 7)}
+            ledger.append([receipt("b", 7)])
         ledger.compact()
     assert everything(ledger) == before
     ledger.append([receipt("a", 0, attempt=1000)])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crane_ray.features.extraction import Shard
-from crane_ray.runtime.packing import MOST_SHARDS, SHARE, pack_shards
+from crane_ray.runtime.packing import MOST_SHARDS, SHARE, most_shards, pack_shards
 
 SHARD_ROWS = 100
 
@@ -77,6 +77,27 @@ def test_the_first_blocks_are_the_largest_and_the_last_are_single_shards() -> No
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[-4 * SHARE :] == [1] * (4 * SHARE)
     assert len(blocks) < 1000 / 4
+
+
+def test_large_pools_of_gpus_get_larger_blocks_and_end_together_all_the_same() -> None:
+    assert [most_shards(n, on_gpu=True) for n in (1, 250, 499, 500, 1_000, 9_000)] == [
+        8, 8, 8, 16, 32, 32,
+    ]  # fmt: skip
+    assert most_shards(9_000, on_gpu=False) == MOST_SHARDS, "there a shard takes minutes"
+    slides = [100 * SHARD_ROWS] * 800
+    blocks = list(
+        pack_shards(
+            shards_of(slides),
+            num_patches=sum(slides),
+            shard_rows=SHARD_ROWS,
+            num_actors=500,
+            most=most_shards(500, on_gpu=True),
+        )
+    )
+    assert list(chain.from_iterable(blocks)) == shards_of(slides)
+    assert max(map(len, blocks)) == 16
+    assert [len(block) for block in blocks[-SHARE * 500 :]] == [1] * (SHARE * 500)
+    assert len(blocks) < 0.95 * len(packed(slides, 500))
 
 
 def test_one_actor_and_one_patch() -> None:

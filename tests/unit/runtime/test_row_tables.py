@@ -1,12 +1,11 @@
 """A table that tasks fill: what came back is in it and counted, however the run ends."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import pytest
 
 from crane_ray.errors import StorageError
-from crane_ray.runtime import row_tables
 from crane_ray.runtime.reporting import Silent
 from crane_ray.runtime.row_tables import RowTable
 from crane_ray.slides.workspace import SlideRow
@@ -33,12 +32,11 @@ def fill(table: RowTable[SlideRow], results: list[dict[str, Any]], slide_ids: li
     )
 
 
-@pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stream(tasks: Iterable[Any], task: Any, *, kwargs: Any) -> Iterator[Any]:
-        yield from tasks
-
-    monkeypatch.setattr(row_tables, "stream_tasks", stream)
+def no_cluster(
+    tasks: Iterable[Any], task: Any, *, kwargs: Any
+) -> Generator[dict[str, Any], None, None]:
+    """What was sent comes back."""
+    yield from tasks
 
 
 def result(slide_id: str, status: str = "ok", **more: Any) -> dict[str, Any]:
@@ -52,7 +50,7 @@ def test_rows_that_came_back_are_written_and_counted() -> None:
         "same": SlideRow("same", "/x", "ok", num_patches=7),
         "other": SlideRow("other", "/x", "ok"),
     }
-    table = RowTable(before, disk.write, Silent())
+    table = RowTable(before, disk.write, Silent(), stream=no_cluster)
     sent = ["a", "b", "c", "same", "killer"]
     came = [
         result("a", num_patches=5),
@@ -74,7 +72,7 @@ def test_rows_that_came_back_are_written_and_counted() -> None:
 
 def test_what_cannot_be_written_ends_the_run_and_what_came_before_stays() -> None:
     disk = Disk()
-    table = RowTable[SlideRow]({}, disk.write, Silent())
+    table = RowTable[SlideRow]({}, disk.write, Silent(), stream=no_cluster)
     with pytest.raises(StorageError, match="disk is full"):
         fill(table, [result("a"), result("b", fatal="disk is full"), result("c")], ["a", "b", "c"])
     table.close()
