@@ -14,6 +14,7 @@ from rich.markup import escape
 from crane_ray import storage
 from crane_ray.cli.console import console
 from crane_ray.cli.main import USAGE_ERROR
+from crane_ray.cli.records import speak_json
 from crane_ray.runtime.job_paths import JobPaths, problems, use_copies
 
 
@@ -23,6 +24,9 @@ def check(paths_file: str, config_file: str) -> int:
     Task sets and spaces that travelled with the job take the place of those not seen here.
     """
     told = JobPaths.model_validate(json.loads(Path(paths_file).read_text(encoding="utf-8")))
+    tree = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
+    if (tree.get("cluster") or {}).get("log_format") == "json":
+        speak_json("info")
     lines = problems(told.paths)
     if lines:
         several = f"{len(lines)} paths" if len(lines) > 1 else "a path"
@@ -36,7 +40,6 @@ def check(paths_file: str, config_file: str) -> int:
             style="default",
         )
         return USAGE_ERROR
-    tree = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
     if use_copies(tree, told.paths):
         text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
         storage.put_bytes(storage.absolute(config_file), text.encode())

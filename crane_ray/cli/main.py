@@ -12,8 +12,10 @@ from rich.markup import escape
 
 from crane_ray.cli.console import console
 from crane_ray.errors import CraneError
+from crane_ray.logs import is_json
 from crane_ray.version import __version__
 
+log = logging.getLogger(__name__)
 USAGE_ERROR, INTERRUPTED = 2, 130
 VERBS = {
     "demo": ("demo", "Take a small synthetic cohort from slides to diagnoses."),
@@ -121,7 +123,10 @@ def call(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except CraneError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", style="default")
+        if is_json():
+            log.error(str(error), extra={"event": "error"})
+        else:
+            console.print(f"[bold red]error:[/] {escape(str(error))}", style="default")
         return USAGE_ERROR
     except (KeyboardInterrupt, click.Abort):
         console.print("[yellow]stopped; what is committed stays. The same command goes on.[/]")

@@ -18,6 +18,7 @@ from crane_ray.features.pipeline import ExtractionPipeline
 from crane_ray.features.store import FeatureStore
 from crane_ray.features.weights import Weights
 from crane_ray.plugins import load_plugin
+from crane_ray.runtime import worker_metrics
 from crane_ray.runtime.live import Teller
 from crane_ray.slides.handles import OpenSlides
 from crane_ray.slides.staging import StagingConfig
@@ -69,11 +70,15 @@ class ExtractionActor:
         run_id: str,
         mailbox: Any,
     ) -> None:
+        self._encoders: list[str] = []
         self._tell = Teller(mailbox)
+        worker_metrics.watch()
         self._broken = ""
         cv2.setNumThreads(1)  # the decoding threads already use the CPUs that Ray gave
         try:
             outputs = [load_output(target, threads, on_gpu=on_gpu) for target in targets]
+            self._encoders = [output.encoder.info.name for output in outputs]
+            self._tell.encoders = "+".join(self._encoders)
             self._pipeline = ExtractionPipeline(
                 outputs,
                 batch_size=batch_size,
@@ -100,7 +105,9 @@ class ExtractionActor:
                 for shard, future in zip(shards, coming, strict=True)
                 for place, receipt in zip(shard.outputs, future.result(), strict=True)
             ]
+            worker_metrics.count_receipts(rows, self._encoders)
         self._tell.flush()
+        worker_metrics.tell()
         return pa.Table.from_pylist(rows, RESULT_SCHEMA)
 
     def _refuse(self, shard: Shard) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any, Self
 
+from crane_ray.runtime import metrics
 from crane_ray.runtime.mailbox import Mailbox, Sender
 from crane_ray.runtime.reporting import Reporter
 
@@ -47,6 +48,8 @@ class Teller:
 
     def __init__(self, address: Any) -> None:
         self._send = Sender(address)
+        self.encoders = ""
+        """Of the actor, for the metrics."""
         self._untold = 0
         self._next = 0.0
 
@@ -62,4 +65,5 @@ class Teller:
         """Tells what is left."""
         if self._untold:
             self._send({"patches": self._untold})
+            metrics.count(metrics.PATCHES, self._untold, encoder=self.encoders)
             self._untold = 0

@@ -1,0 +1,96 @@
+"""What a worker counts, told to Ray: plain code counts, and knows nothing of metrics."""
+
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import wraps
+from typing import Any, TypeVar
+
+from crane_ray import retries
+from crane_ray.features.clock import Shares
+from crane_ray.runtime import metrics
+from crane_ray.slides.slide_cache import SlideCache, StagingMeasures
+from crane_ray.slides.staging import opened_caches
+
+Task = TypeVar("Task", bound=Callable[..., Any])
+
+STAGING = {
+    "leases": metrics.CACHE_LEASES,
+    "waited_s": metrics.STAGING_WAIT_SECONDS,
+    "fetches": metrics.STAGED_SLIDES,
+    "fetched_bytes": metrics.STAGED_BYTES,
+    "fetch_s": metrics.STAGING_SECONDS,
+}
+"""Metric of each of `StagingMeasures`."""
+
+
+def measured_task(task: Task) -> Task:
+    """The same task; what its process counts meanwhile is told to Ray, at its end at the latest."""
+
+    @wraps(task)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        watch()
+        try:
+            return task(*args, **kwargs)
+        finally:
+            tell()
+
+    return run  # type: ignore[return-value]
+
+
+def watch() -> None:
+    """From now on this process tells what it counts."""
+    metrics.watch(_process.tell)
+
+
+def tell() -> None:
+    """Tells what was counted since the last time."""
+    _process.tell()
+
+
+def count_receipts(receipts: Sequence[Mapping[str, Any]], encoders: Sequence[str]) -> None:
+    """Shards by outcome, and where the time of their encoding thread went.
+
+    Args:
+        receipts: with the fields of `Receipt`, and ``output``.
+        encoders: of the run's outputs, by their place.
+    """
+    for receipt in receipts:
+        encoder = encoders[receipt["output"]]
+        metrics.count(metrics.SHARDS, 1, encoder=encoder, status=receipt["status"])
+        for state in fields(Shares):
+            seconds = receipt[state.name]
+            metrics.count(metrics.ENCODER_SECONDS, seconds, state=state.name.removesuffix("_s"))
+
+
+class _Process:
+    """What was told before, so that the rest can be told."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._retries = 0
+        self._staging: dict[int, StagingMeasures] = {}
+
+    def tell(self) -> None:
+        with self._lock:
+            now = retries.tried_again.number
+            metrics.count(metrics.STORAGE_RETRIES, now - self._retries)
+            self._retries = now
+            for place, staging in enumerate(opened_caches()):
+                self._tell_staging(place, staging)
+
+    def _tell_staging(self, place: int, staging: SlideCache) -> None:
+        before = asdict(self._staging.get(place, StagingMeasures()))
+        now = staging.measures
+        for name, metric in STAGING.items():
+            metrics.count(metric, getattr(now, name) - before[name])
+        if place not in self._staging:
+            folder = staging.folder
+            metrics.show(metrics.CACHE_BYTES, folder.used_bytes)
+            metrics.show(metrics.CACHE_LIMIT_BYTES, folder.max_bytes)
+            metrics.show(metrics.CACHE_FREE_BYTES, lambda: shutil.disk_usage(folder.root).free)
+        self._staging[place] = now
+
+
+_process = _Process()
