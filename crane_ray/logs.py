@@ -7,8 +7,8 @@ JSON (`write_json`); the records' words are the same without.
 
 import json
 import logging
+import math
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -71,11 +71,27 @@ class JsonFormatter(logging.Formatter):
             **self._more(),
             **_of_process,
             **_of_context.get(),
-            **{name: value for name, value in vars(record).items() if name not in _USUAL},
+            **_own(record),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False, allow_nan=False)
+        try:
+            return json.dumps(line, default=str, ensure_ascii=False, allow_nan=False)
+        except ValueError:  # nan or inf, which are no JSON
+            return json.dumps(_finite(line), default=str, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _own(record: logging.LogRecord) -> dict[str, Any]:
+    items = vars(record).items()  # Ray adds a time of its own, with an underscore before it
+    return {key: value for key, value in items if key not in _USUAL and not key.startswith("_")}
 
 
 class JsonHandler(logging.StreamHandler[TextIO]):
@@ -106,7 +122,6 @@ def write_json(
     root.addHandler(handler)
     root.setLevel(level.upper())
     logging.captureWarnings(capture=True)
-    warnings.simplefilter("default")
     sys.excepthook = _last_words
 
 

@@ -7,6 +7,7 @@ import time
 
 from rich.text import Text
 
+from crane_ray import storage
 from crane_ray.cli.console import LINE_EVERY_S, Pace, console
 from crane_ray.logs import LogLevel, write_json
 from crane_ray.runtime.job_logs import ray_fields
@@ -100,11 +101,18 @@ class RecordReporter:
 
 def log_summary(summary: Summary) -> None:
     """The end of a run: a record for each slide that is not in the result, and one for all."""
+    run = {"run_id": storage.name_of(summary.manifest).removesuffix(".json")}
     for slide in summary.left_out:
         failed = slide.status == "failed"
-        more = {"event": "left_out", **slide.model_dump()}
+        more = {"event": "left_out", **run, **slide.model_dump()}
         level = logging.ERROR if failed else logging.INFO
         log.log(level, "slide %s: %s: %s", slide.slide_id, slide.status, slide.reason, extra=more)
-    end = {"event": "end", "verb": summary.verb, "results": summary.where, **summary.counts()}
+    end = {
+        "event": "end",
+        **run,
+        "verb": summary.verb,
+        "results": summary.where,
+        **summary.counts(),
+    }
     end |= {"seconds": summary.seconds, "manifest": summary.manifest, "verdict": summary.verdict}
     log.info("crane-ray %s: %s", summary.verb, summary.verdict or "over", extra=end)

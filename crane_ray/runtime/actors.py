@@ -78,7 +78,8 @@ class ExtractionActor:
         try:
             outputs = [load_output(target, threads, on_gpu=on_gpu) for target in targets]
             self._encoders = [output.encoder.info.name for output in outputs]
-            self._tell.encoders = "+".join(self._encoders)
+            self._tell.encoders = worker_metrics.together(self._encoders)
+            worker_metrics.expect_receipts(self._encoders)
             self._pipeline = ExtractionPipeline(
                 outputs,
                 batch_size=batch_size,

@@ -50,6 +50,9 @@ class Measured:
     def begin(self, title: str, *, slides: int, patches: int | None = None) -> None:
         """See `Reporter`."""
         self._slides, self._patches = slides, patches or 0
+        for status in ("done", "failed"):
+            metrics.expect(metrics.SLIDES, verb=self._verb, status=status)
+        metrics.expect(metrics.PATCHES_DONE, verb=self._verb)
         metrics.show(metrics.SLIDES_LEFT, lambda: self._slides, verb=self._verb)
         if patches is not None:
             metrics.show(metrics.PATCHES_LEFT, lambda: self._patches, verb=self._verb)

@@ -91,6 +91,11 @@ def count(metric: Metric, value: float, **tags: str) -> None:
         _record(metric, value, tags)
 
 
+def expect(metric: Metric, **tags: str) -> None:
+    """Exports a counter from zero on: Prometheus takes what it sees first for no increase."""
+    _shown.put(metric, 0, tags)
+
+
 def show(metric: Metric, value: Value, **tags: str) -> None:
     """Shows a gauge until it is hidden, or this process ends; a function is asked now and again."""
     _shown.put(metric, value, tags)
@@ -114,6 +119,7 @@ class _Shown:
         self._samples: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._woken = threading.Event()
 
     def put(self, metric: Metric, value: Value, tags: dict[str, str]) -> None:
         with self._lock:
@@ -137,10 +143,12 @@ class _Shown:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._refresh, name="metrics", daemon=True)
                 self._thread.start()
+        self._woken.set()
 
     def _refresh(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(REFRESH_S):
+        while True:
+            self._woken.wait(REFRESH_S)
+            self._woken.clear()
             with self._lock:
                 samples, values = list(self._samples), list(self._values.items())
             for sample in samples:
@@ -157,8 +165,10 @@ def _record(metric: Metric, value: Value, tags: dict[str, str]) -> None:
         if ray.is_initialized():
             number = value() if callable(value) else value
             instrument = _instrument(metric)
-            tell = instrument.inc if metric.kind == "counter" else instrument.set
-            tell(number, tags=tags)
+            if metric.kind == "gauge":
+                instrument.set(number, tags=tags)
+            else:
+                instrument._record(number, tags=tags)  # inc, which takes no 0
 
     _safely(record)
 

@@ -42,11 +42,27 @@ def measured_task(task: Task) -> Task:
 def watch() -> None:
     """From now on this process tells what it counts."""
     metrics.watch(_process.tell)
+    metrics.expect(metrics.STORAGE_RETRIES)
 
 
 def tell() -> None:
     """Tells what was counted since the last time."""
     _process.tell()
+
+
+def expect_receipts(encoders: Sequence[str]) -> None:
+    """Exports what an encoder actor will count from zero on; its encoders by their place."""
+    metrics.expect(metrics.PATCHES, encoder=together(encoders))
+    for state in fields(Shares):
+        metrics.expect(metrics.ENCODER_SECONDS, state=state.name.removesuffix("_s"))
+    for encoder in encoders:
+        for status in ("ok", "error"):
+            metrics.expect(metrics.SHARDS, encoder=encoder, status=status)
+
+
+def together(encoders: Sequence[str]) -> str:
+    """The tag of encoders that get the same patches."""
+    return "+".join(encoders)
 
 
 def count_receipts(receipts: Sequence[Mapping[str, Any]], encoders: Sequence[str]) -> None:
