@@ -103,7 +103,7 @@ class MeasuredTraining:
         self._run, self._inner = run, reporter
         self._quiet = Quiet("train")
         self._left = 0
-        self._shown: list[dict[str, str]] = []
+        self._losses: dict[tuple[str, ...], dict[str, str]] = {}
 
     def begin(self, keys: Sequence[FoldKey], epochs: int) -> None:
         """See `TrainingReporter`."""
@@ -128,7 +128,7 @@ class MeasuredTraining:
                 fold = {"seed": str(message["seed"]), "fold": str(message["fold"])}
                 tags = {"run": self._run, **fold, "part": part}
                 metrics.show(metrics.LOSS, loss, **tags)
-                self._shown.append(tags)
+                self._losses[tuple(tags.values())] = tags
         self._inner.epoch(message)
 
     def finished(self, outcome: FoldOutcome) -> None:
@@ -145,9 +145,9 @@ class MeasuredTraining:
     def end(self) -> None:
         """See `TrainingReporter`."""
         metrics.hide(metrics.FOLDS_LEFT, run=self._run)
-        for tags in self._shown:
+        for tags in self._losses.values():
             metrics.hide(metrics.LOSS, **tags)
-        self._shown.clear()
+        self._losses.clear()
         self._quiet.end()
         self._inner.end()
 

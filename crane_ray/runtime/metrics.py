@@ -141,20 +141,23 @@ class _Shown:
     def _begin(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._refresh, name="metrics", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
                 self._thread.start()
         self._woken.set()
 
-    def _refresh(self) -> None:
+    def _run(self) -> None:
         while True:
             self._woken.wait(REFRESH_S)
             self._woken.clear()
-            with self._lock:
-                samples, values = list(self._samples), list(self._values.items())
-            for sample in samples:
-                _safely(sample)
-            for (metric, tags), value in values:
-                _record(metric, value, dict(tags))
+            self.refresh()
+
+    def refresh(self) -> None:
+        with self._lock:
+            samples, values = list(self._samples), list(self._values.items())
+        for sample in samples:
+            _safely(sample)
+        for (metric, tags), value in values:
+            _record(metric, value, dict(tags))
 
 
 _shown = _Shown()
