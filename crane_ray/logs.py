@@ -13,13 +13,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, TextIO
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Fields = Mapping[str, Any]
 
-_of_process: dict[str, Any] = {}
+
+class _Process:
+    """What records of every thread carry; replaced, never changed, since threads read it."""
+
+    fields: Fields = MappingProxyType({})
+
+
+_process = _Process()
 _of_context: ContextVar[Fields] = ContextVar("crane_ray_log_fields", default={})  # noqa: B039
 _USUAL = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """Attributes that any record has; others came with ``extra``."""
@@ -38,18 +45,22 @@ def about(**fields: Any) -> Iterator[None]:
 @contextmanager
 def in_run(**fields: Any) -> Iterator[None]:
     """Records of every thread carry these fields, such as ``run_id``, while the block runs."""
-    before = dict(_of_process)
-    _of_process.update(fields)
+    before = _process.fields
+    stay_in_run(**fields)
     try:
         yield
     finally:
-        _of_process.clear()
-        _of_process.update(before)
+        _process.fields = before
+
+
+def stay_in_run(**fields: Any) -> None:
+    """Records of every thread carry these fields from now on."""
+    _process.fields = {**_process.fields, **fields}
 
 
 def run_fields() -> dict[str, Any]:
     """What records of the whole process carry now, to be handed to workers."""
-    return dict(_of_process)
+    return dict(_process.fields)
 
 
 class JsonFormatter(logging.Formatter):
@@ -69,7 +80,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             "process": record.process,
             **self._more(),
-            **_of_process,
+            **_process.fields,
             **_of_context.get(),
             **_own(record),
         }
@@ -113,7 +124,7 @@ def write_json(
         fields: of every record.
         more: asked for further fields at each record.
     """
-    _of_process.update(fields or {})
+    stay_in_run(**(fields or {}))
     handler = JsonHandler(stream)
     handler.setFormatter(JsonFormatter(more))
     root = logging.getLogger()

@@ -17,6 +17,7 @@ from crane_ray.features.ledger import RECEIPT_SCHEMA
 from crane_ray.features.pipeline import ExtractionPipeline
 from crane_ray.features.store import FeatureStore
 from crane_ray.features.weights import Weights
+from crane_ray.logs import stay_in_run
 from crane_ray.plugins import load_plugin
 from crane_ray.runtime import worker_metrics
 from crane_ray.runtime.live import Teller
@@ -73,6 +74,7 @@ class ExtractionActor:
         self._encoders: list[str] = []
         self._tell = Teller(mailbox)
         worker_metrics.watch()
+        stay_in_run(run_id=run_id, verb="extract")
         self._broken = ""
         cv2.setNumThreads(1)  # the decoding threads already use the CPUs that Ray gave
         try:

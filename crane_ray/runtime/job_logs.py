@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from crane_ray.logs import is_json, run_fields, write_json
+from crane_ray.logs import run_fields, write_json
 from crane_ray.runtime.jobs import ClusterConfig
 
 
@@ -23,7 +23,7 @@ class JobLogging(ray.LoggingConfig):  # type: ignore[misc]
     """Of every record: the run, and its verb."""
 
     def _apply(self) -> None:
-        if is_json():  # the driver, whose log is set up before there is a Ray
+        if not ray.is_initialized():  # the driver: its log is its own
             return
         level: Any = self.log_level.lower()
         write_json(sys.stderr, level, fields=self.fields, more=ray_fields)

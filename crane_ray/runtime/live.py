@@ -51,11 +51,13 @@ class Teller:
         self.encoders = ""
         """Of the actor, for the metrics."""
         self._untold = 0
+        self._lock = threading.Lock()  # a block's end tells what is left beside the encoder
         self._next = 0.0
 
     def __call__(self, patches: int) -> None:
         """So many more patches are encoded."""
-        self._untold += patches
+        with self._lock:
+            self._untold += patches
         now = time.monotonic()
         if now >= self._next:
             self.flush()
@@ -63,7 +65,8 @@ class Teller:
 
     def flush(self) -> None:
         """Tells what is left."""
-        if self._untold:
-            self._send({"patches": self._untold})
-            metrics.count(metrics.PATCHES, self._untold, encoder=self.encoders)
-            self._untold = 0
+        with self._lock:
+            patches, self._untold = self._untold, 0
+        if patches:
+            self._send({"patches": patches})
+            metrics.count(metrics.PATCHES, patches, encoder=self.encoders)

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import wraps
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 from crane_ray import retries
 from crane_ray.features.clock import Shares
+from crane_ray.logs import in_run, run_fields
 from crane_ray.runtime import metrics
 from crane_ray.slides.slide_cache import SlideCache, StagingMeasures
 from crane_ray.slides.staging import opened_caches
@@ -26,15 +28,20 @@ STAGING = {
 
 
 def measured_task(task: Task) -> Task:
-    """The same task; what its process counts meanwhile is told to Ray, at its end at the latest."""
+    """The same task, which tells Ray what it counts, and whose log says that it is of this run.
+
+    A Ray may serve several runs one after the other, and so may a worker.
+    """
+    fields = run_fields()
 
     @wraps(task)
     def run(*args: Any, **kwargs: Any) -> Any:
         watch()
-        try:
-            return task(*args, **kwargs)
-        finally:
-            tell()
+        with in_run(**fields):
+            try:
+                return task(*args, **kwargs)
+            finally:
+                tell()
 
     return run  # type: ignore[return-value]
 
@@ -80,6 +87,20 @@ def count_receipts(receipts: Sequence[Mapping[str, Any]], encoders: Sequence[str
             metrics.count(metrics.ENCODER_SECONDS, seconds, state=state.name.removesuffix("_s"))
 
 
+class Seldom:
+    """A number that takes some work to find, found anew now and then."""
+
+    def __init__(self, find: Callable[[], float], *, every_s: float = 30.0) -> None:
+        self._find, self._every_s = find, every_s
+        self._number, self._next = 0.0, 0.0
+
+    def __call__(self) -> float:
+        """The number, at most ``every_s`` old."""
+        if time.monotonic() >= self._next:
+            self._number, self._next = self._find(), time.monotonic() + self._every_s
+        return self._number
+
+
 class _Process:
     """What was told before, so that the rest can be told."""
 
@@ -103,7 +124,7 @@ class _Process:
             metrics.count(metric, getattr(now, name) - before[name])
         if place not in self._staging:
             folder = staging.folder
-            metrics.show(metrics.CACHE_BYTES, folder.used_bytes)
+            metrics.show(metrics.CACHE_BYTES, Seldom(folder.used_bytes))
             metrics.show(metrics.CACHE_LIMIT_BYTES, folder.max_bytes)
             metrics.show(metrics.CACHE_FREE_BYTES, lambda: shutil.disk_usage(folder.root).free)
         self._staging[place] = now

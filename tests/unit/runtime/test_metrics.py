@@ -10,6 +10,7 @@ from ray.util.metrics import Counter
 from crane_ray import retries
 from crane_ray.features.clock import Shares
 from crane_ray.features.ledger import Receipt
+from crane_ray.logs import in_run, run_fields
 from crane_ray.runtime import metrics, worker_metrics
 from crane_ray.runtime.metrics import METRICS
 from crane_ray.runtime.patching import plan_task
@@ -117,6 +118,14 @@ def test_staging_is_told_as_it_grows(recorded: Recorded, tmp_path: Path) -> None
     assert (recorded.now(metrics.CACHE_FREE_BYTES) or 0) > 0
 
 
+def test_what_takes_work_is_found_seldom() -> None:
+    found = iter((1.0, 2.0))
+    seldom = worker_metrics.Seldom(lambda: next(found), every_s=3600)
+    assert [seldom(), seldom()] == [1.0, 1.0]
+    always = worker_metrics.Seldom(lambda: next(found), every_s=0)
+    assert always() == 2.0
+
+
 def test_receipts_count_by_encoder_and_status_and_every_state_has_its_seconds(
     recorded: Recorded,
 ) -> None:
@@ -143,6 +152,12 @@ def test_a_measured_task_keeps_its_name_and_travels(recorded: Recorded) -> None:
     task = worker_metrics.measured_task(plan_task)
     assert task.__name__ == "plan_task", "Ray's dashboard and logs name tasks by it"
     assert pickle.loads(cloudpickle.dumps(task)).__name__ == "plan_task"
+
+    with in_run(run_id="this"):
+        asks = worker_metrics.measured_task(run_fields)
+    with in_run(run_id="that"):
+        assert asks()["run_id"] == "this"
+        assert run_fields()["run_id"] == "that"
 
     def failing() -> None:
         raise ValueError("of the task")
