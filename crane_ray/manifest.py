@@ -3,7 +3,7 @@
 import platform
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from crane_ray import storage
 from crane_ray.config import Config
+from crane_ray.logs import in_run
 from crane_ray.version import __version__
 
 PACKAGES = (
@@ -69,6 +70,10 @@ class RunManifest(BaseModel):
         seconds = (now - datetime.fromisoformat(self.started)).total_seconds()
         ended = {"finished": now.isoformat(timespec="seconds"), "seconds": seconds}
         return self.model_copy(update={**ended, "outcome": outcome, **updates})
+
+    def told(self) -> AbstractContextManager[None]:
+        """Log records say which run they are of while the block runs, its workers' too."""
+        return in_run(run_id=self.run_id, verb=self.verb)
 
     def write(self, folder: str) -> str:
         """Writes ``{folder}/{run_id}.json`` in one piece and returns its path."""

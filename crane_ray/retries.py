@@ -8,6 +8,7 @@ the whole operation again; all of crane-ray's operations are the same when done 
 import errno
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -59,6 +60,23 @@ LIBRARIES = frozenset(
 )
 
 
+class Tally:
+    """A number that several threads add to."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        """One more."""
+        with self._lock:
+            self.number += 1
+
+
+tried_again = Tally()
+"""Operations that this process did again."""
+
+
 def retrying(action: Callable[[], Result]) -> Result:
     """The action's result; after an error that may pass it is tried again, five times in all."""
     for wait_s in WAITS_S:
@@ -67,6 +85,7 @@ def retrying(action: Callable[[], Result]) -> Result:
         except Exception as error:
             if not may_pass(error):
                 raise
+            tried_again.add()
             log.info("tried again in about %g s: %s: %s", wait_s, type(error).__name__, error)
         # Spread out: the actors of a cluster that were refused together come back apart.
         time.sleep(wait_s * random.uniform(0.5, 1.5))

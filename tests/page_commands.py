@@ -123,7 +123,7 @@ def load(parsed: click.Context) -> Config:
     for param in parsed.command.params:
         if isinstance(param, click.Argument) and options[str(param.name)]:
             options[ARGUMENTS[str(parsed.info_name)]] = options[str(param.name)]
-    return load_job(config_of(parsed), options)
+    return load_job(config_of(parsed), options, runs_here=False)
 
 
 def named_flags(page: Path) -> set[str]:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from crane_ray.cohort.findings import counted
+from crane_ray.logs import is_json
 from crane_ray.manifest import LeftOut
 from crane_ray.runtime.reporting import Reporter, Summary
 
@@ -25,7 +26,11 @@ if not console.is_terminal:
 
 
 def make_reporter() -> Reporter:
-    """Bars where somebody watches, else lines."""
+    """Bars where somebody watches, records in a log of JSON, else lines."""
+    if is_json():
+        from crane_ray.cli.records import RecordReporter
+
+        return RecordReporter()
     return BarReporter() if console.is_terminal else LineReporter()
 
 
@@ -107,6 +112,10 @@ class BarReporter:
         """See `Reporter`."""
         console.print(f"[yellow]{escape(text)}[/]")
 
+    def failure(self, slide_id: str, reason: str) -> None:
+        """See `Reporter`."""
+        self.note(f"{slide_id}: {reason}")
+
     def limit(self, words: str) -> None:
         """See `Reporter`."""
         self._pace.limit = words
@@ -157,6 +166,10 @@ class LineReporter:
         """See `Reporter`."""
         console.print(escape(text))
 
+    def failure(self, slide_id: str, reason: str) -> None:
+        """See `Reporter`."""
+        self.note(f"{slide_id}: {reason}")
+
     def limit(self, words: str) -> None:
         """See `Reporter`."""
         self._pace.limit = words
@@ -177,6 +190,11 @@ class LineReporter:
 
 def print_summary(summary: Summary) -> None:
     """The table at the end: how many slides went which way, and why some did not."""
+    if is_json():
+        from crane_ray.cli.records import log_summary
+
+        log_summary(summary)
+        return
     table = Table(title=f"crane-ray {summary.verb}", title_justify="left", show_header=False)
     table.add_column(justify="left")
     table.add_column(justify="right")

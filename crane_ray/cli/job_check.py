@@ -17,6 +17,7 @@ from rich.markup import escape
 from crane_ray import storage
 from crane_ray.cli.console import console
 from crane_ray.cli.main import USAGE_ERROR, call
+from crane_ray.cli.records import speak_json
 from crane_ray.errors import ClusterError
 from crane_ray.runtime.job_paths import JobPaths, problems, use_copies
 from crane_ray.runtime.jobs import ClusterConfig
@@ -26,12 +27,14 @@ from crane_ray.runtime.landmarks import Landmark, landmarks_of
 def run(paths_file: str, config_file: str, words: Sequence[str]) -> int:
     """The exit status of the verb, or of the check that it did not pass."""
     told = JobPaths.model_validate(json.loads(Path(paths_file).read_text(encoding="utf-8")))
+    tree = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
+    if (tree.get("cluster") or {}).get("log_format") == "json":
+        speak_json("info")
     lines = problems(told.paths)
     if lines:
         _refuse({socket.gethostname(): lines})
         return USAGE_ERROR
     verb = " ".join(takewhile(lambda word: not word.startswith("-"), words))
-    tree = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
     landmarks = landmarks_of(verb, tree)
     with ExitStack() as stack:  # the verb takes over the connection
         if landmarks and _look(landmarks, stack):

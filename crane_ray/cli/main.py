@@ -15,8 +15,10 @@ from rich.markup import escape
 
 from crane_ray.cli.console import console
 from crane_ray.errors import CraneError
+from crane_ray.logs import is_json
 from crane_ray.version import __version__
 
+log = logging.getLogger(__name__)
 USAGE_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 VERBS = {
     "demo": ("demo", "Take a small synthetic cohort from slides to diagnoses."),
@@ -134,7 +136,10 @@ def _call(arguments: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except CraneError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", style="default")
+        if is_json():
+            log.error(str(error), extra={"event": "error"})
+        else:
+            console.print(f"[bold red]error:[/] {escape(str(error))}", style="default")
         return USAGE_ERROR
     except (KeyboardInterrupt, click.Abort):
         console.print("[yellow]stopped; what is committed stays. The same command goes on.[/]")

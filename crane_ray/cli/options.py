@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from crane_ray.config import Config, Flag, nested_model, parse_setting
 from crane_ray.errors import ConfigError
+from crane_ray.runtime.jobs import ClusterConfig
 
 Job = TypeVar("Job", bound=Config)
 
@@ -128,8 +129,10 @@ def config_options(
     return decorate
 
 
-def load_job(model: type[Job], options: dict[str, Any]) -> Job:
+def load_job(model: type[Job], options: dict[str, Any], *, runs_here: bool = True) -> Job:
     """The config of a command's file, flags and ``--set``, in this order.
+
+    From now on this process speaks JSON if the config asks for it and the job runs here.
 
     Raises:
         ConfigError: see `Config.load`.
@@ -141,7 +144,13 @@ def load_job(model: type[Job], options: dict[str, Any]) -> Job:
         if name in by_name and value not in (None, ())
     ]
     overrides += [parse_setting(text) for text in options.get("settings", ())]
-    return model.load(options.get("config_file"), overrides)
+    job = model.load(options.get("config_file"), overrides)
+    cluster = getattr(job, "cluster", None)
+    if runs_here and isinstance(cluster, ClusterConfig) and cluster.log_format == "json":
+        from crane_ray.cli.records import speak_json
+
+        speak_json(cluster.log_level)
+    return job
 
 
 def _parsed(field: FlaggedField, value: Any) -> Any:

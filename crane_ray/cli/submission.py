@@ -121,7 +121,7 @@ def _make(verb: str, model: type[Config]) -> click.Command:
     @config_options(model, leave_out=local)
     def submit(dashboard: str | None, **options: Any) -> int:
         how = {name: options.pop(name) for name in HOW}
-        job = load_job(model, options)
+        job = load_job(model, options, runs_here=False)
         address = require_dashboard("submit", dashboard)
         from crane_ray.cli.console import console
         from crane_ray.runtime.submission import SubmissionConfig, submit_job

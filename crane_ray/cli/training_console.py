@@ -11,6 +11,7 @@ from rich.table import Table
 
 from crane_ray.cli.console import LINE_EVERY_S, clock, console
 from crane_ray.cohort.findings import Finding, counted
+from crane_ray.logs import is_json
 from crane_ray.manifest import LeftOut
 from crane_ray.runtime.folds import FoldKey, FoldOutcome
 from crane_ray.runtime.training_course import TrainingReporter, TrainingSummary
@@ -22,7 +23,11 @@ WITH_INTERVALS = {"AUC", "balanced accuracy"}
 
 
 def make_training_reporter() -> TrainingReporter:
-    """A live table where somebody watches, else lines."""
+    """A live table where somebody watches, records in a log of JSON, else lines."""
+    if is_json():
+        from crane_ray.cli.training_records import RecordTraining
+
+        return RecordTraining()
     return LiveTable() if console.is_terminal else Lines()
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from crane_ray.cli.console import clock, console
 from crane_ray.cli.training_console import make_training_reporter, print_metrics
 from crane_ray.cohort.findings import counted
+from crane_ray.logs import is_json
 from crane_ray.runtime.search_course import SearchReporter, SearchSummary
 from crane_ray.runtime.training_course import TrainingReporter
 from crane_ray.search.leaderboard import Leaderboard, Trial
@@ -19,7 +20,11 @@ FINISHED_SHOWN = 5
 
 
 def make_search_reporter() -> SearchReporter:
-    """A live table where somebody watches, else lines."""
+    """A live table where somebody watches, records in a log of JSON, else lines."""
+    if is_json():
+        from crane_ray.cli.training_records import RecordSearch
+
+        return RecordSearch()
     return LiveTrials() if console.is_terminal else TrialLines()
 
 

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,7 @@ from crane_ray.features.clock import Shares
 from crane_ray.features.encoder import EncoderInfo, Features, PatchEncoder
 from crane_ray.features.ledger import Receipt
 from crane_ray.features.store import Array, FeatureStore, SlideHeader, checksum_of
+from crane_ray.logs import about
 from crane_ray.slides.batches import Rows, reading_order
 from crane_ray.slides.handles import OpenedSlide, OpenSlides
 from crane_ray.slides.patch_files import read_patches
@@ -50,6 +52,10 @@ class Shard:
     def slide(self) -> Slide:
         """The slide it belongs to."""
         return Slide(self.slide_id, self.uri)
+
+    def named(self) -> AbstractContextManager[None]:
+        """Log records of this thread carry its slide and number while the block runs."""
+        return about(slide_id=self.slide_id, shard=self.shard)
 
     def receipt(self, **facts: Any) -> Receipt:
         """The receipt of an attempt at it, which failed until it is said to be ok."""
@@ -158,7 +164,9 @@ class ShardWork:
     def fail(self, error: Exception, place: int | None = None) -> None:
         """Keeps the first error, of one store or of all."""
         if not isinstance(error, CraneError):
-            log.error("slide %s, shard %d", self.shard.slide_id, self.shard.shard, exc_info=error)
+            with self.shard.named():
+                slide_id, shard = self.shard.slide_id, self.shard.shard
+                log.error("slide %s, shard %d", slide_id, shard, exc_info=error)
         if place is None:
             self.error = self.error or error
         else:
@@ -189,7 +197,9 @@ class ShardWork:
                 fatal=storage.is_fatal(error) or isinstance(error, EncoderError),
             )
         shares = self.shares if place == self.wanted[0] else Shares()
-        return signed(replace(receipt, **shares.rounded()), self._begun)
+        receipt = signed(replace(receipt, **shares.rounded()), self._begun)
+        _log_receipt(receipt, output.encoder.info.name)
+        return receipt
 
     def _write(self, place: int, output: Output, receipt: Receipt) -> Receipt:
         store, info = output.store, output.encoder.info
@@ -211,6 +221,14 @@ class ShardWork:
         return replace(
             receipt, status="ok", rows=len(self.rows), checksum=checksum_of(features, xy)
         )
+
+
+def _log_receipt(receipt: Receipt, encoder: str) -> None:
+    what = "written" if receipt.status == "ok" else f"failed: {receipt.error}"
+    level = logging.INFO if receipt.status == "ok" else logging.WARNING
+    more = {"status": receipt.status, "encoder": encoder, "patches": receipt.rows}
+    more |= {"seconds": receipt.seconds, "attempt": receipt.attempt}
+    log.log(level, "slide %s, shard %d: %s", receipt.slide_id, receipt.shard, what, extra=more)
 
 
 class Grids:

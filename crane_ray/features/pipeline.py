@@ -138,12 +138,13 @@ class ExtractionPipeline:
 
     def _read_stage(self) -> None:
         while (work := self._arrivals.get()) is not None:
-            try:
-                work.open(self._slides, self._outputs, self._grids)
-                for rows in self._parts(work):
-                    self._batches.put(self._begin_batch(work, rows))
-            except Exception as error:  # of one slide; the next ones go on
-                work.fail(error)
+            with work.shard.named():
+                try:
+                    work.open(self._slides, self._outputs, self._grids)
+                    for rows in self._parts(work):
+                        self._batches.put(self._begin_batch(work, rows))
+                except Exception as error:  # of one slide; the next ones go on
+                    work.fail(error)
             self._batches.put(End(work))
         self._batches.put(None)
 
@@ -161,7 +162,8 @@ class ExtractionPipeline:
 
         def decode(start: int) -> None:
             part = rows[start : start + at_once]
-            opened.fill(grid, part, buffer[start : start + len(part)])
+            with work.shard.named():
+                opened.fill(grid, part, buffer[start : start + len(part)])
 
         decoded = [self._decoders.submit(decode, n) for n in range(0, len(rows), at_once)]
         return Batch(work, rows, buffer, fixed_size(len(rows), self._batch_size), decoded)
@@ -265,7 +267,8 @@ class ExtractionPipeline:
 
     def _write(self, work: ShardWork) -> None:
         try:
-            receipts = [work.write(place, self._outputs[place]) for place in work.wanted]
+            with work.shard.named():
+                receipts = [work.write(place, self._outputs[place]) for place in work.wanted]
         except BaseException as error:  # a bug: whoever waits must not wait for ever
             work.receipts.set_exception(error)
             raise

@@ -1,7 +1,7 @@
 """The encoder actor: one `ExtractionPipeline` in a Ray process of its own."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -17,7 +17,9 @@ from crane_ray.features.ledger import RECEIPT_SCHEMA
 from crane_ray.features.pipeline import ExtractionPipeline
 from crane_ray.features.store import FeatureStore
 from crane_ray.features.weights import Weights
+from crane_ray.logs import stay_in_run
 from crane_ray.plugins import load_plugin
+from crane_ray.runtime import worker_metrics
 from crane_ray.runtime.live import Teller
 from crane_ray.slides.handles import OpenSlides
 from crane_ray.slides.staging import StagingConfig
@@ -67,13 +69,19 @@ class ExtractionActor:
         reader: str,
         staging: StagingConfig,
         run_id: str,
-        tell: Teller,
+        teller: Callable[[], Teller],
     ) -> None:
-        self._tell = tell
+        self._encoders: list[str] = []
+        self._tell = teller()
+        worker_metrics.watch()
+        stay_in_run(run_id=run_id, verb="extract")
         self._broken = ""
         cv2.setNumThreads(1)  # the decoding threads already use the CPUs that Ray gave
         try:
             outputs = [load_output(target, threads, on_gpu=on_gpu) for target in targets]
+            self._encoders = [output.encoder.info.name for output in outputs]
+            self._tell.encoders = worker_metrics.together(self._encoders)
+            worker_metrics.expect_receipts(self._encoders)
             self._pipeline = ExtractionPipeline(
                 outputs,
                 batch_size=batch_size,
@@ -100,7 +108,9 @@ class ExtractionActor:
                 for shard, future in zip(shards, coming, strict=True)
                 for place, receipt in zip(shard.outputs, future.result(), strict=True)
             ]
+            worker_metrics.count_receipts(rows, self._encoders)
         self._tell.flush()
+        worker_metrics.tell()
         return pa.Table.from_pylist(rows, RESULT_SCHEMA)
 
     def _refuse(self, shard: Shard) -> dict[str, Any]:

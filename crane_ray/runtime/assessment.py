@@ -24,9 +24,10 @@ from crane_ray.mil.sources import open_source
 from crane_ray.runtime.assessment_files import AssessmentSummary, require_free, write_assessment
 from crane_ray.runtime.assessment_jobs import AssessJob
 from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.measured import measured
 from crane_ray.runtime.panels import Networks, Panel, open_panel
 from crane_ray.runtime.prediction_tasks import predict_on_cluster
-from crane_ray.runtime.reporting import Reporter, Silent
+from crane_ray.runtime.reporting import Reporter
 from crane_ray.runtime.studies import StudyData, study_provenance
 from crane_ray.runtime.study_jobs import BagsConfig
 from crane_ray.runtime.trained import seen_in_training, val_predictions
@@ -68,7 +69,7 @@ def run_assessment(job: AssessJob, reporter: Reporter | None = None) -> Assessme
     panel = open_panel(job)
     require_free(job, panel.members)
     cohort = read_cases(job.cases, panel.task_set)
-    return assess(job, panel, Subjects(cohort, job.features), reporter or Silent())
+    return assess(job, panel, Subjects(cohort, job.features), measured("assess", reporter))
 
 
 def assess(
@@ -87,7 +88,7 @@ def assess(
     data = _data(job, subjects)
     verdicts: list[_Verdict] = []
     if data is not None:
-        with connected(job.cluster):
+        with manifest.told(), connected(job.cluster):
             verdicts = [
                 _ask(job, own, name, _with_tasks(data, own.tasks), reporter)
                 for name, own in panel.members.items()

@@ -16,6 +16,7 @@ from ray.data import DataContext
 from ray.exceptions import AuthenticationError
 
 from crane_ray.errors import ClusterError
+from crane_ray.runtime.job_logs import job_logging
 from crane_ray.runtime.jobs import ClusterConfig
 from crane_ray.runtime.pools import Node
 
@@ -78,7 +79,11 @@ def _own_termination() -> Iterator[None]:
 
 
 def _start(address: str | None, config: ClusterConfig) -> None:
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    quiet: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "logging_config": job_logging(config),
+    }
     logging.getLogger("ray").setLevel(logging.ERROR)  # before init: it announces its tokens
     # The C++ core warns of every actor whose weights come through the object store, where the
     # driver holds them for as long as actors may restart.

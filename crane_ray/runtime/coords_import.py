@@ -1,18 +1,20 @@
 """Coordinates that CLAM or TRIDENT made, into a workspace, a CPU task a slide on Ray Data."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from crane_ray import storage
-from crane_ray.errors import SlideError, StorageError, StoreError
+from crane_ray.errors import SlideError, StoreError
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.exchange import DEAD_WORKER
 from crane_ray.runtime.exchange_jobs import ImportCoordsJob
-from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
+from crane_ray.runtime.measured import measured
+from crane_ray.runtime.reporting import Reporter, Summary, recorded
 from crane_ray.runtime.row_tables import FATAL, RowTable
+from crane_ray.runtime.slide_tasks import slide_result
 from crane_ray.runtime.streams import Row
 from crane_ray.slides.importing import (
     Match,
@@ -38,7 +40,7 @@ def run_import_coords(config: ImportCoordsJob, reporter: Reporter | None = None)
         StoreError: the workspace has patches of another size or scale.
         CraneError: nothing could be started, or the workspace cannot be written any more.
     """
-    reporter, workspace = reporter or Silent(), Workspace(config.work)
+    reporter, workspace = measured("import", reporter), Workspace(config.work)
     entries = list_slides(config.slides.source, recursive=config.slides.recursive)
     matches = {m.slide_id: m for m in match_files(list_patch_files(config.source), entries)}
     rows = workspace.read_slides()
@@ -161,18 +163,14 @@ def import_task(
     for record in table.to_pylist():
         entry = Entry.from_record(record["entry"])
         match = Match(entry.slide_id, record["path"], entry, record["problem"])
-        row, skipped, fatal = SlideRow(entry.slide_id, entry.uri, "failed"), False, ""
-        try:
-            made = import_coords(
-                match,
-                spec,
-                Workspace(root),
-                record["known"] or None,
-                staging=staging,
-                reader=reader,
-            )
-            row, skipped = made or row, made is None
-        except StorageError as error:
-            fatal = str(error)
-        results.append({**asdict(row), "skipped": skipped, FATAL: fatal})
+        make = partial(
+            import_coords,
+            match,
+            spec,
+            Workspace(root),
+            record["known"] or None,
+            staging=staging,
+            reader=reader,
+        )
+        results.append(slide_result(SlideRow(entry.slide_id, entry.uri, "failed"), make))
     return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)

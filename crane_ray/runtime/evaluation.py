@@ -66,7 +66,7 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
     findings = evaluation_findings(job, labelled, data, splits, first.provenance)
     summary = EvaluationSummary(_folder(job), job.split, findings=findings)
     manifest = RunManifest.start("evaluate", job)
-    with connected(job.cluster):
+    with manifest.told(), connected(job.cluster):
         predictions = _predicted(job, data, paths, splits, summary)
     evaluation = _judge(job, data, predictions, summary)
     outcome = "failures" if summary.left_out else "done"

@@ -12,9 +12,12 @@ from crane_ray.errors import ConfigError, CraneError, StorageError
 from crane_ray.features.clam_files import CLAM_FORMATS, ClamFormat, export_slide
 from crane_ray.features.ledger import IndexRow, index_row
 from crane_ray.features.store import FeatureStore
+from crane_ray.logs import about
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.exchange_jobs import ExportJob
-from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
+from crane_ray.runtime.measured import measured
+from crane_ray.runtime.reporting import Reporter, Summary, recorded
+from crane_ray.runtime.slide_tasks import log_outcome
 from crane_ray.runtime.streams import stream_tasks
 from crane_ray.slides.planning import failure_reason
 
@@ -43,7 +46,7 @@ def run_export(config: ExportJob, reporter: Reporter | None = None) -> Summary:
         ConfigError: a slide that is asked for is not in it.
         StorageError: the folder cannot be written.
     """
-    reporter, store = reporter or Silent(), FeatureStore.open(config.store)
+    reporter, store = measured("export", reporter), FeatureStore.open(config.store)
     index = _chosen(store, config.slides)
     summary = Summary("export", config.to)
     with recorded("export", config, storage.join(config.to, "manifests")) as record:
@@ -126,13 +129,22 @@ def export_task(
     results = []
     for record in table.to_pylist():
         row = index_row(record)
-        result = {"slide_id": row.slide_id, "patches": 0, "written": 0, "reason": "", "fatal": ""}
-        try:
-            done = export_slide(store, row, folder, formats)
-            result |= {"patches": done.patches, "written": len(done.written)}
-        except CraneError as error:
-            key = "fatal" if storage.is_fatal(error) else "reason"
-            result[key] = failure_reason(row.slide_id, error)
+        result: dict[str, Any] = {
+            "slide_id": row.slide_id,
+            "patches": 0,
+            "written": 0,
+            "reason": "",
+            "fatal": "",
+        }
+        with about(slide_id=row.slide_id):
+            try:
+                done = export_slide(store, row, folder, formats)
+                result |= {"patches": done.patches, "written": len(done.written)}
+            except CraneError as error:
+                key = "fatal" if storage.is_fatal(error) else "reason"
+                result[key] = failure_reason(row.slide_id, error)
+            why = result["reason"] or result["fatal"]
+            log_outcome("failed" if why else "ok", why, result["patches"])
         results.append(result)
     return pa.Table.from_pylist(results, schema=EXPORT_SCHEMA)
 
@@ -143,7 +155,7 @@ def _count_export(summary: Summary, result: dict[str, Any], reporter: Reporter) 
     reason = result["reason"]
     reporter.advance(slides=1, patches=result["patches"], failures=int(bool(reason)))
     if reason:
-        reporter.note(f"{result['slide_id']}: {reason}")
+        reporter.failure(result["slide_id"], reason)
         summary.leave_out(result["slide_id"], reason)
     elif result["written"]:
         summary.done += 1

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,9 +24,10 @@ from crane_ray.runtime.exchange import EarlyExport, export_slides
 from crane_ray.runtime.jobs import ExtractJob
 from crane_ray.runtime.lanes import Lane, open_lanes, patched_slides
 from crane_ray.runtime.live import LiveCount, Teller, tell_every_s
+from crane_ray.runtime.measured import measured
 from crane_ray.runtime.packing import most_shards, pack_shards
 from crane_ray.runtime.pools import Pool, plan_pool
-from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
+from crane_ray.runtime.reporting import Reporter, Summary, recorded
 from crane_ray.runtime.streams import ActorStream, Row, stream_actors
 from crane_ray.slides.workspace import SlideRow, Workspace
 
@@ -81,7 +83,7 @@ def run_extraction(
         RecipeMismatchError: a store was made with another recipe.
         CraneError: nothing could be started, or a store cannot be written any more.
     """
-    workspace, reporter = Workspace(config.work), reporter or Silent()
+    workspace, reporter = Workspace(config.work), measured("extract", reporter)
     for encoder in config.encoder_configs:
         require_plugin(ENCODERS, encoder.name)
     rows = patched_slides(workspace)
@@ -160,7 +162,7 @@ def extract_missing(run: Run) -> None:
                 _stream(run, live.address, _blocks_by_slide(run), calls=1, retries=0)
     for slide_id in run.books.todo():
         run.books.fail(slide_id, DEAD_WORKER)
-        run.reporter.note(f"{slide_id}: {DEAD_WORKER}")
+        run.reporter.failure(slide_id, DEAD_WORKER)
         run.reporter.advance(slides=1, failures=1)
 
 
@@ -196,7 +198,7 @@ def _stream(
         "reader": run.config.reader,
         "staging": run.config.staging,
         "run_id": run.run_id,
-        "tell": Teller(mailbox, tell_every_s(run.pool.count)),
+        "teller": partial(Teller, mailbox, tell_every_s(run.pool.count)),
     }
     tables: Iterator[pa.Table] = (shard_table(block) for block in blocks)
     results = run.stream(
@@ -221,7 +223,7 @@ def _take(run: Run, result: Row) -> None:
     if verdict is not None:
         run.reporter.limit(verdict.words)
     if failed:
-        run.reporter.note(f"{receipt.slide_id}: {receipt.error}")
+        run.reporter.failure(receipt.slide_id, receipt.error)
 
 
 def summarise(run: Run, rows: dict[str, SlideRow]) -> Summary:

@@ -18,10 +18,13 @@ from crane_ray.features.importing import import_shards
 from crane_ray.features.ledger import RECEIPT_SCHEMA, Receipt
 from crane_ray.features.recipe import Recipe
 from crane_ray.features.store import FeatureStore
+from crane_ray.logs import about
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.exchange import DEAD_WORKER
 from crane_ray.runtime.exchange_jobs import ImportFeaturesJob
-from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
+from crane_ray.runtime.measured import measured
+from crane_ray.runtime.reporting import Reporter, Summary, recorded
+from crane_ray.runtime.slide_tasks import log_outcome
 from crane_ray.runtime.streams import stream_tasks
 from crane_ray.slides.workspace import SlideRow, Workspace
 
@@ -126,7 +129,7 @@ class FeatureImport:
                 failed = ended and receipt.slide_id in books.failed
                 reporter.advance(slides=int(ended), patches=receipt.rows, failures=int(failed))
                 if failed:
-                    reporter.note(f"{receipt.slide_id}: {receipt.error}")
+                    reporter.failure(receipt.slide_id, receipt.error)
         for slide_id in list(books.todo):
             books.fail(slide_id, DEAD_WORKER)
 
@@ -159,7 +162,7 @@ def run_import_features(config: ImportFeaturesJob, reporter: Reporter | None = N
         CraneError: the store cannot be written.
     """
     files = {item.slide_id: item for item in list_feature_files(config.source)}
-    run = FeatureImport(config, reporter or Silent(), files)
+    run = FeatureImport(config, measured("import", reporter), files)
     with (
         recorded("import", config, storage.join(config.store, "manifests")) as record,
         connected(config.cluster),
@@ -193,5 +196,8 @@ def import_task(table: pa.Table, root: str, *, may_round: bool) -> pa.Table:
     for record in table.to_pylist():
         shards = [Shard(**shard) for shard in record.pop("shards")]
         files = FeatureFiles(**record)
-        receipts += [asdict(r) for r in import_shards(store, files, shards, may_round=may_round)]
+        with about(slide_id=files.slide_id):
+            made = list(import_shards(store, files, shards, may_round=may_round))
+            log_outcome(made[-1].status.replace("error", "failed"), made[-1].error)
+        receipts += map(asdict, made)
     return pa.Table.from_pylist(receipts, schema=RECEIPT_SCHEMA)

@@ -18,6 +18,7 @@ from crane_ray.runtime.mailbox import Mailbox, Sender, drivers_node
 from crane_ray.runtime.shares import Share
 from crane_ray.runtime.study_jobs import TrainJob, WorkersConfig
 from crane_ray.runtime.training_course import Course
+from crane_ray.runtime.worker_metrics import measured_task
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +73,11 @@ def _submit(job: TrainJob, work: Any, keys: list[FoldKey], share: Share, mailbox
             num_cpus=0,
             max_retries=job.workers.max_failures,
             scheduling_strategy=drivers_node(),  # with Ray Train's controller
-        )(distributed_task)
+        )(measured_task(distributed_task))
         return task.remote(work, keys[0], job.workers, share, mailbox.address)
     task = ray.remote(
         num_cpus=share.cpus, num_gpus=share.gpus, max_retries=job.workers.max_failures
-    )(fold_task)
+    )(measured_task(fold_task))
     return task.remote(work, keys, share, mailbox.address)
 
 

@@ -1,21 +1,23 @@
 """Stored features -> attention maps, a CPU task a slide on Ray Data."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from crane_ray import storage
-from crane_ray.errors import ConfigError, StorageError
+from crane_ray.errors import ConfigError
 from crane_ray.maps.folder import SCHEMA, MapRow, MapsFolder, MapsHeader
 from crane_ray.maps.slide_maps import MapTask, MapWork, map_slide
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.dense_maps import densify
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.heatmap_plan import Plan, make_plan
-from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
+from crane_ray.runtime.measured import measured
+from crane_ray.runtime.reporting import Reporter, Summary, recorded
 from crane_ray.runtime.row_tables import FATAL, RowTable
+from crane_ray.runtime.slide_tasks import slide_result
 
 DEAD_WORKER = (
     "its worker died each time it was tried: out of memory, or a crash in the decoding library; "
@@ -31,7 +33,7 @@ def run_heatmaps(job: HeatmapJob, reporter: Reporter | None = None) -> Summary:
         ConfigError: networks, features and slides do not fit together.
         CraneError: nothing could be started, or the folder cannot be written any more.
     """
-    reporter = reporter or Silent()
+    reporter = measured("heatmap", reporter)
     plan = make_plan(job)
     folder = MapsFolder(job.folder)
     begin_folder(folder, plan.header, overwrite=job.overwrite)
@@ -149,11 +151,8 @@ def map_task(table: pa.Table, work: MapWork) -> pa.Table:
     results: list[dict[str, Any]] = []
     for record in table.to_pylist():
         task = MapTask.model_validate_json(record["task"])
-        try:
-            results.append({**asdict(map_slide(task, work)), FATAL: ""})
-        except StorageError as error:
-            row = asdict(MapRow(task.slide_id, task.uri, "failed"))
-            results.append({**row, FATAL: str(error)})
+        blank = MapRow(task.slide_id, task.uri, "failed")
+        results.append(slide_result(blank, partial(map_slide, task, work)))
     return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
 
 

@@ -3,7 +3,7 @@
 Imports no ray, so that ``crane-ray VERB --help`` answers at once.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +11,7 @@ from crane_ray import storage
 from crane_ray.config import Config, Flag
 from crane_ray.features.encoder import EncoderConfig
 from crane_ray.features.recipe import FeatureType
+from crane_ray.logs import LogLevel
 from crane_ray.plugins import file_name
 from crane_ray.slides.params import TissueParams
 from crane_ray.slides.patches import PatchSpec
@@ -29,6 +30,11 @@ class ClusterConfig(Config):
     """GPUs of the local Ray; all of this machine where not given."""
     object_store_mb: int = Field(256, ge=80)
     """Shared memory of the local Ray's object store; weights and small tables pass through it."""
+    log_format: Annotated[Literal["text", "json"], Flag("--log-format")] = "text"
+    """What the command says, and its workers' logs: text, or json: a line a record, each with the
+    run and the slide that it is about."""
+    log_level: LogLevel = "info"
+    """Records below it are left out of the logs in json: debug, info, warning, error."""
 
 
 class JobConfig(Config):

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any, Self
 
+from crane_ray.runtime import metrics
 from crane_ray.runtime.mailbox import Mailbox, Sender
 from crane_ray.runtime.reporting import Reporter
 
@@ -56,12 +57,16 @@ class Teller:
     def __init__(self, address: Any, every_s: float = EVERY_S) -> None:
         self._send = Sender(address)
         self._every_s = every_s
+        self.encoders = ""
+        """Of the actor, for the metrics."""
         self._untold = 0
+        self._lock = threading.Lock()  # a block's end tells what is left beside the encoder
         self._next = 0.0
 
     def __call__(self, patches: int) -> None:
         """So many more patches are encoded."""
-        self._untold += patches
+        with self._lock:
+            self._untold += patches
         now = time.monotonic()
         if now >= self._next:
             self.flush()
@@ -69,6 +74,8 @@ class Teller:
 
     def flush(self) -> None:
         """Tells what is left."""
-        if self._untold:
-            self._send({"patches": self._untold})
-            self._untold = 0
+        with self._lock:
+            patches, self._untold = self._untold, 0
+        if patches:
+            self._send({"patches": patches})
+            metrics.count(metrics.PATCHES, patches, encoder=self.encoders)

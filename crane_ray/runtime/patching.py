@@ -1,17 +1,20 @@
 """Slides -> tissue and patches, a CPU task a slide on Ray Data."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from crane_ray import storage
-from crane_ray.errors import ConfigError, StorageError
+from crane_ray.errors import ConfigError
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.jobs import PatchJob
-from crane_ray.runtime.reporting import Reporter, Silent, Summary, recorded
+from crane_ray.runtime.measured import measured
+from crane_ray.runtime.reporting import Reporter, Summary, recorded
 from crane_ray.runtime.row_tables import FATAL, RowTable
+from crane_ray.runtime.slide_tasks import slide_result
 from crane_ray.runtime.streams import Row
 from crane_ray.slides.listing import Entry, list_slides
 from crane_ray.slides.params import TissueParams, override
@@ -59,7 +62,7 @@ def run_patching(
             if config.overwrite
             or not _is_done(slide, rows.get(slide_id), settings, workspace, reuse=reuse)
         }
-        reporter = reporter or Silent()
+        reporter = measured("patch", reporter)
         table = RowTable(rows, workspace.write_slides, reporter)
         record.summarise = lambda: table.summary("patch", workspace.root, planned, todo)
         try:
@@ -155,12 +158,9 @@ def plan_task(table: pa.Table, settings: PlanSettings, root: str) -> pa.Table:
     for record in table.to_pylist():
         params = TissueParams.model_validate_json(record["params"])
         entry = Entry.from_record(record["entry"])
-        try:
-            row = asdict(plan_slide(entry, params, settings, Workspace(root)))
-            results.append({**row, FATAL: ""})
-        except StorageError as error:
-            row = asdict(SlideRow(entry.slide_id, entry.uri, "failed"))
-            results.append({**row, FATAL: str(error)})
+        blank = SlideRow(entry.slide_id, entry.uri, "failed")
+        make = partial(plan_slide, entry, params, settings, Workspace(root))
+        results.append(slide_result(blank, make))
     return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
 
 

@@ -15,6 +15,7 @@ from crane_ray.manifest import LeftOut
 from crane_ray.mil.checkpoints import load_checkpoint
 from crane_ray.runtime.studies import StudyData, study_provenance
 from crane_ray.runtime.trained import predict_bags, require_features
+from crane_ray.runtime.worker_metrics import measured_task
 
 
 def predict_on_cluster(
@@ -37,7 +38,7 @@ def predict_on_cluster(
     Raises:
         CraneError: what a task came upon, or its worker was lost.
     """
-    task = ray.remote(num_cpus=1)(predict_task)
+    task = ray.remote(num_cpus=1)(measured_task(predict_task))
     whole = ray.put(data)
     waiting = {
         fold: task.remote(whole, fold, path, splits[fold], parts) for fold, path in paths.items()

@@ -25,6 +25,10 @@ class Reporter(Protocol):
         """Something a person should know while it runs."""
         ...
 
+    def failure(self, slide_id: str, reason: str) -> None:
+        """A slide failed."""
+        ...
+
     def limit(self, words: str) -> None:
         """What limits the run at present."""
         ...
@@ -44,6 +48,9 @@ class Silent:
         """Says nothing."""
 
     def note(self, text: str) -> None:
+        """Says nothing."""
+
+    def failure(self, slide_id: str, reason: str) -> None:
         """Says nothing."""
 
     def limit(self, words: str) -> None:
@@ -132,7 +139,7 @@ def recorded(verb: str, config: Config, folder: str) -> Iterator[RunRecord]:
         summary.manifest = finished.write(folder)
         record.summary = summary
 
-    with concluded(conclude):
+    with record.manifest.told(), concluded(conclude):
         yield record
 
 

@@ -141,5 +141,5 @@ class RowTable(Generic[R]):
         failed = row.status == "failed"
         self._reporter.advance(slides=1, patches=row.num_patches or 0, failures=int(failed))
         if failed:
-            self._reporter.note(f"{row.slide_id}: {row.reason}")
+            self._reporter.failure(row.slide_id, row.reason)
         self._save()

@@ -12,9 +12,10 @@ from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.extraction import run_extraction
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.heatmaps import run_heatmaps
+from crane_ray.runtime.measured import measured
 from crane_ray.runtime.model_recipes import scale_words
 from crane_ray.runtime.patching import run_patching
-from crane_ray.runtime.reporting import Reporter, Silent, Summary
+from crane_ray.runtime.reporting import Reporter, Summary
 from crane_ray.runtime.slide_plans import SlidePlan, plan_slides
 from crane_ray.slides.patches import PatchSpec
 from crane_ray.slides.workspace import Workspace
@@ -51,7 +52,7 @@ def run_slide_assessment(job: AssessJob, reporter: Reporter | None = None) -> Sl
         RecipeMismatchError: the workspace holds patches or features of another kind.
         CraneError: a stage could not be started, or results cannot be written.
     """
-    reporter = reporter or Silent()
+    reporter = measured("assess", reporter)
     plan = plan_slides(job)
     for finding in (*plan.panel.findings, *plan.findings):
         reporter.note(f"{finding.severity}: {finding.message}")

@@ -10,6 +10,8 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
+from crane_ray.runtime.worker_metrics import measured_task
+
 WAVE_ROWS = 5_000
 """Rows of one dataset: bounds what the driver holds, about 5 kB a row, however long the job."""
 WAVE_ROWS_AN_ACTOR = 200
@@ -89,7 +91,7 @@ def stream_tasks(
     for wave in _waves(rows):
         with _retries_allowed():
             dataset = wave.map_batches(
-                task,
+                measured_task(task),
                 batch_size=None,
                 batch_format="pyarrow",
                 fn_kwargs=kwargs,

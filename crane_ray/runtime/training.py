@@ -29,6 +29,7 @@ from crane_ray.runtime.folds import (
     read_outcome,
     require_same_fold,
 )
+from crane_ray.runtime.measured import measured_training
 from crane_ray.runtime.pools import Node
 from crane_ray.runtime.reports import try_report
 from crane_ray.runtime.results import subgroups, write_results
@@ -62,13 +63,13 @@ def run_training(job: TrainJob, reporter: TrainingReporter | None = None) -> Tra
         StorageError: results cannot be written.
     """
     begun = time.perf_counter()
-    reporter = reporter or SilentTraining()
-    work, keys, summary = _checked(job, reporter)
+    work, keys, summary = _checked(job, reporter or SilentTraining())
     name, settings = storage.name_of(summary.folders[0]), job.model_dump(mode="json")
-    with connected(job.cluster) as nodes:
+    reporter, manifest = measured_training(name, reporter), RunManifest.start("train", job)
+    with manifest.told(), connected(job.cluster) as nodes:
         work = _prepare(job, work)
         with (
-            _recorded(job, work, summary),
+            _recorded(manifest, work, summary),
             tracked(job.tracking, name, settings, reporter.note) as trackers,
         ):
             left = _unfinished(work, keys, summary)
@@ -195,9 +196,8 @@ def _share(
 
 
 @contextmanager
-def _recorded(job: TrainJob, work: FoldWork, summary: TrainingSummary) -> Iterator[None]:
+def _recorded(manifest: RunManifest, work: FoldWork, summary: TrainingSummary) -> Iterator[None]:
     """A manifest.json in each run's folder, finished however the run ends."""
-    manifest = RunManifest.start("train", job)
 
     def conclude(outcome: str, reason: str) -> None:
         if outcome == "done" and (summary.failures or summary.left_out):

@@ -29,8 +29,9 @@ from crane_ray.evaluation.predictions import Predictions
 from crane_ray.evaluation.summary import evaluate
 from crane_ray.manifest import RunManifest, concluded
 from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.measured import measured_search
 from crane_ray.runtime.results import subgroups
-from crane_ray.runtime.search_course import SearchReporter, SearchSummary, SilentSearch
+from crane_ray.runtime.search_course import SearchReporter, SearchSummary
 from crane_ray.runtime.search_jobs import TuneJob
 from crane_ray.runtime.search_plan import plan_search
 from crane_ray.runtime.searches import Search
@@ -54,14 +55,14 @@ def run_search(job: TuneJob, reporter: SearchReporter | None = None) -> SearchSu
         StorageError: results cannot be written.
     """
     begun = time.perf_counter()
-    reporter = reporter or SilentSearch()
+    reporter, manifest = measured_search(reporter), RunManifest.start("tune", job)
     plan = plan_search(job)
     for finding in plan.findings:
         reporter.note(f"{finding.severity}: {finding.message}")
     code = job.exp_code or plan.task_set.name
     summary = SearchSummary(storage.join(job.results, f"{code}_search"), findings=plan.findings)
     _prepare(job, summary.folder)
-    with connected(job.cluster) as nodes, _recorded(job, summary):
+    with manifest.told(), connected(job.cluster) as nodes, _recorded(manifest, summary):
         search = Search(job, plan, nodes, reporter)
         if job.nested:
             _run_nested(search, summary)
@@ -152,9 +153,8 @@ def _are_same(name: str, before: Any, now: Any) -> bool:
 
 
 @contextmanager
-def _recorded(job: TuneJob, summary: SearchSummary) -> Iterator[None]:
+def _recorded(manifest: RunManifest, summary: SearchSummary) -> Iterator[None]:
     """A manifest.json, finished however the search ends."""
-    manifest = RunManifest.start("tune", job)
 
     def conclude(outcome: str, reason: str) -> None:
         trials = [trial for board in summary.leaderboards.values() for trial in board.trials]

@@ -9,9 +9,12 @@ from crane_ray.cohort.findings import counted
 from crane_ray.errors import StorageError
 from crane_ray.features.ledger import Receipt, index_row
 from crane_ray.features.store import FeatureStore
+from crane_ray.logs import about
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.jobs import VerifyJob
-from crane_ray.runtime.reporting import Reporter, Silent, Summary
+from crane_ray.runtime.measured import measured
+from crane_ray.runtime.reporting import Reporter, Summary
+from crane_ray.runtime.slide_tasks import log_outcome
 from crane_ray.runtime.streams import stream_tasks
 
 RESULT_SCHEMA = pa.schema(
@@ -34,7 +37,7 @@ def run_verification(config: VerifyJob, reporter: Reporter | None = None) -> Sum
         StoreError: there is no store, or its index cannot be read.
     """
     begun = time.perf_counter()
-    reporter = reporter or Silent()
+    reporter = measured("verify", reporter)
     store = FeatureStore.open(config.store)
     index = store.index.read()
     summary = Summary("verify", store.root)
@@ -78,10 +81,12 @@ def verify_task(table: pa.Table, root: str) -> pa.Table:
     for record in table.to_pylist():
         row = index_row(record)
         result = {"slide_id": row.slide_id, "rows": row.num_patches, "damaged": [], "unread": ""}
-        try:
-            result["damaged"] = store.damaged_shards(row)
-        except StorageError as error:  # storage that does not answer has not lost anything
-            result["unread"] = str(error)
+        with about(slide_id=row.slide_id):
+            try:
+                result["damaged"] = store.damaged_shards(row)
+            except StorageError as error:  # storage that does not answer has not lost anything
+                result["unread"] = str(error)
+            log_outcome("failed" if result["damaged"] or result["unread"] else "ok")
         results.append(result)
     return pa.Table.from_pylist(results, schema=RESULT_SCHEMA)
 

@@ -16,6 +16,7 @@ from typing import Self
 
 from crane_ray import storage
 from crane_ray.errors import CraneError, SlideError
+from crane_ray.logs import about
 from crane_ray.slides.cache_folder import CacheFolder, Lock
 from crane_ray.slides.companions import SlideFile, content_key, slide_files
 
@@ -66,6 +67,8 @@ class StagingMeasures:
     leases: int = 0
     waited_s: float = 0.0
     """Waits of callers; time that staging costs."""
+    fetches: int = 0
+    """Slides that were fetched; each lease beyond them found its slide there."""
     fetched_bytes: int = 0
     fetch_s: float = 0.0
     """Time in which these bytes were fetched, mostly behind other work."""
@@ -85,7 +88,7 @@ class SlideCache:
         wait_s: float = WAIT_S,
     ) -> None:
         self.measures = StagingMeasures()
-        self._folder = CacheFolder(Path(folder), max_bytes, reserve_bytes)
+        self.folder = CacheFolder(Path(folder), max_bytes, reserve_bytes)
         self._copy_local = copy_local
         self._threads = threads
         self._wait_s = wait_s
@@ -148,13 +151,14 @@ class SlideCache:
             uri, future = self._queue.get()
             if not future.set_running_or_notify_cancel():
                 continue
-            try:
-                lease = self._acquire(uri, wait=False)
-                if lease is not None:
-                    lease.close()
-                future.set_result(None)
-            except BaseException as error:
-                future.set_exception(error)
+            with about(uri=uri):
+                try:
+                    lease = self._acquire(uri, wait=False)
+                    if lease is not None:
+                        lease.close()
+                    future.set_result(None)
+                except BaseException as error:
+                    future.set_exception(error)
 
     def _acquire(self, uri: str, *, wait: bool) -> Lease | None:
         """A lease; None where there is no room now and it is not to be waited for."""
@@ -172,7 +176,7 @@ class SlideCache:
                 continue
             if lock is None:
                 return None
-            entry = self._folder.entry(key)
+            entry = self.folder.entry(key)
             assert entry is not None
             return Lease(entry / files[0].name, lock, fetched_bytes=fetched)
         raise SlideError(
@@ -188,19 +192,19 @@ class SlideCache:
         in line for it alone would also wait for those who use the slide once it is there.
         """
         while True:
-            lock = self._folder.lock(key, shared=True, wait=False)
+            lock = self.folder.lock(key, shared=True, wait=False)
             if lock is not None:
-                if self._folder.entry(key) is not None:
-                    self._folder.touch(key)
+                if self.folder.entry(key) is not None:
+                    self.folder.touch(key)
                     return lock, 0
                 lock.close()
-            lock = self._folder.lock(key, shared=False, wait=False)
+            lock = self.folder.lock(key, shared=False, wait=False)
             if lock is None:
                 time.sleep(ASK_S)
                 continue
             try:
                 fetched = 0
-                if self._folder.entry(key) is None:
+                if self.folder.entry(key) is None:
                     if not self._fetch(uri, key, files, wait=wait):
                         lock.close()
                         return None, 0
@@ -209,8 +213,8 @@ class SlideCache:
             except BaseException:
                 lock.close()
                 raise
-            if self._folder.entry(key) is not None:  # not removed while the lock changed hands
-                self._folder.touch(key)
+            if self.folder.entry(key) is not None:  # not removed while the lock changed hands
+                self.folder.touch(key)
                 return lock, fetched
             lock.close()
 
@@ -223,21 +227,22 @@ class SlideCache:
                 return False
             try:
                 self._copy(uri, key, files, partial)
-                self._folder.commit(key)
+                self.folder.commit(key)
+                self._count(fetches=1)
                 return True
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                self._folder.discard(key)
+                self.folder.discard(key)
                 if attempt == 2:
                     raise SlideError(
-                        f"{uri}: the disk of the cache folder {self._folder.root} is full "
+                        f"{uri}: the disk of the cache folder {self.folder.root} is full "
                         f"({size / GB:.3g} GB needed); free space there, or choose another "
                         "--cache-folder"
                     ) from error
-                self._folder.evict(size)
+                self.folder.evict(size)
             finally:
-                self._folder.discard(key)
+                self.folder.discard(key)
         raise AssertionError
 
     def _copy(self, uri: str, key: str, files: list[SlideFile], partial: Path) -> None:
@@ -256,24 +261,24 @@ class SlideCache:
             raise _ChangedError
 
     def _make_room(self, uri: str, key: str, size: int, *, wait: bool) -> Path | None:
-        limit = self._folder.max_bytes
+        limit = self.folder.max_bytes
         if size > limit:
             raise SlideError(
-                f"{uri}: {size / GB:.3g} GB, and the cache folder {self._folder.root} may hold "
+                f"{uri}: {size / GB:.3g} GB, and the cache folder {self.folder.root} may hold "
                 f"{limit / GB:.3g} GB; raise --cache-gb, or choose a --cache-folder on a disk "
                 "with more than twice that free"
             )
         deadline, idle = time.monotonic() + self._wait_s, 0
         while True:
-            partial = self._folder.admit(key, size)
+            partial = self.folder.admit(key, size)
             if partial is not None or not wait:
                 return partial
             # Who was in the way may have left since: idle once is no proof that nobody will go.
-            idle = idle + 1 if self._folder.is_idle() else 0
+            idle = idle + 1 if self.folder.is_idle() else 0
             if idle > IDLE_POLLS or time.monotonic() > deadline:
                 raise SlideError(
                     f"{uri}: no room for {size / GB:.3g} GB in the cache folder "
-                    f"{self._folder.root}: slides in use and other files fill it; raise "
+                    f"{self.folder.root}: slides in use and other files fill it; raise "
                     "--cache-gb, free disk space, or choose another --cache-folder"
                 )
             time.sleep(POLL_S)

@@ -48,6 +48,14 @@ class StagingConfig(Config):
         return _open_cache(self)
 
 
+_opened: list[SlideCache] = []
+
+
+def opened_caches() -> tuple[SlideCache, ...]:
+    """The caches of this process so far, in the order in which they were opened."""
+    return tuple(_opened)
+
+
 @functools.cache
 def _open_cache(config: StagingConfig) -> "SlideCache":
     folder = Path(config.folder or default_folder())
@@ -55,7 +63,9 @@ def _open_cache(config: StagingConfig) -> "SlideCache":
     free = shutil.disk_usage(folder.parent).free
     held = CacheFolder(folder, 0, 0).used_bytes()
     max_bytes = min(int(config.max_gb * GB), (free + held) // 2)
-    return SlideCache(folder, max_bytes, copy_local=config.local, threads=config.ahead)
+    cache = SlideCache(folder, max_bytes, copy_local=config.local, threads=config.ahead)
+    _opened.append(cache)
+    return cache
 
 
 def default_folder() -> str:

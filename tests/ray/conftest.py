@@ -44,8 +44,10 @@ def interrupts() -> None:
 @pytest.fixture(scope="session")
 def local_ray(isolated_home: Path) -> Iterator[None]:
     """An embedded Ray that the tests of a session share."""
-    with connected(ClusterConfig(num_cpus=2, object_store_mb=100)):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")  # tests wait for them
+        with connected(ClusterConfig(num_cpus=2, object_store_mb=100)):
+            yield
 
 
 @pytest.fixture

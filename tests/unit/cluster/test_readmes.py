@@ -31,7 +31,7 @@ def sbatch_calls(page: Path) -> Iterator[list[str]]:
 
 def test_every_platform_has_a_page_and_the_index_leads_to_it() -> None:
     index = (CLUSTER / "README.md").read_text()
-    assert FOLDERS == ["aws", "docker", "gcp", "kuberay", "onprem", "slurm"]
+    assert FOLDERS == ["aws", "docker", "gcp", "kuberay", "monitoring", "onprem", "slurm"]
     for folder in FOLDERS:
         assert f"({folder}/README.md)" in index
 
