@@ -1,61 +1,18 @@
 """Jobs through the Ray Jobs API, on a real head that the test starts and ends by its id."""
 
-import os
-import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
 from crane_ray.features.store import FeatureStore
 from crane_ray.slides.workspace import Workspace
 from crane_ray.testing.cohorts import SyntheticCohort
-from tests.ray.helpers import PLUGINS, ROOT, SLOW, command, finish, free_ports, wait_for
+from tests.ray.helpers import ROOT, SLOW, command, finish
 from tests.unit.runtime.small_study import make_study
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def dashboard(isolated_home: Path) -> Iterator[str]:
-    """The dashboard of a head whose PATH does not lead to the environment Ray runs in."""
-    port, gcs, agent = free_ports(3)
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as temporary:
-        head = subprocess.Popen(
-            [
-                sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
-                "--port", str(gcs), "--dashboard-port", str(port), "--num-cpus", "2",
-                "--dashboard-agent-listen-port", str(agent),
-                "--object-store-memory", "100000000", "--temp-dir", temporary,
-            ],
-            env={**os.environ, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(PLUGINS)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        address = f"http://127.0.0.1:{port}"
-        try:
-            wait_for(lambda: _answers(address) or head.poll() is not None, "the head")
-            assert head.poll() is None
-            yield address
-        finally:
-            os.killpg(head.pid, signal.SIGINT)
-            try:
-                head.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                os.killpg(head.pid, signal.SIGKILL)
-                head.wait(timeout=60)
-
-
-def _answers(address: str) -> bool:
-    try:
-        return requests.get(f"{address}/api/version", timeout=2).status_code in {200, 401, 403}
-    except requests.ConnectionError:
-        return False
 
 
 def test_patch_and_extract_as_submitted_jobs(
