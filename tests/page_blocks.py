@@ -103,6 +103,12 @@ def substituted(call: Call, table: dict[str, str]) -> Call:
 
 def _substituted(word: str, table: dict[str, str]) -> str:
     for name, real in table.items():
-        if word == name or word.startswith(name) or f"={name}" in word:
+        if is_named(word, name):
             word = word.replace(name, real, 1)
     return word
+
+
+def is_named(word: str, name: str) -> bool:
+    """Whether a word is a name, or a path in a folder of that name, or an assignment of either."""
+    value = word.rpartition("=")[2]
+    return value == name or (name.endswith("/") and value.startswith(name))

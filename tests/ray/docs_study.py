@@ -23,6 +23,10 @@ SIZE_PX = (1536, 1024)
 SUBTYPES = ("CCRCC", "PRCC", "CHRCC")
 STRATA = ("healthy", "quilty", "cell_only_low")
 GRADE_STRATA = ("cell_only_low", "amr_only_high")
+KIDNEY = {
+    "name": "kidney",
+    "tasks": [{"name": "subtype", "column": "subtype", "classes": list(SUBTYPES)}],
+}
 
 COMMANDS = (
     "patch --slides /data/slides --work work --preset bwh_biopsy --no-pictures",
@@ -33,8 +37,13 @@ COMMANDS = (
     " --features work/features/resnet50_trunc",
     "train --labels labels.csv --task cardiac-grade --splits splits/cardiac-grade_100"
     " --features work/features/resnet50_trunc",
+    "splits --labels labels.csv --task kidney.yaml",
+    "train --labels labels.csv --task kidney.yaml --splits splits/kidney_100"
+    " --features work/features/resnet50_trunc",
     "train --labels labels.csv --task task_2_tumor_subtyping --model clam_sb --exp-code clam"
-    " --splits splits/cardiac-mtl_100 --features work/features/resnet50_trunc",
+    " --splits splits/kidney_100 --features work/features/resnet50_trunc",
+    "assess --features work/features/resnet50_trunc --cases labels.csv"
+    " --model results/cardiac-mtl_s1 --out other",
     "export clam --store work/features/resnet50_trunc --to FEATURES_DIRECTORY",
 )
 """What a reader of the later pages has done before."""
@@ -109,13 +118,14 @@ def make_study(root: Path, run: Callable[[str], None]) -> None:
         run: runs a command of `COMMANDS` there.
     """
     write_tables(root, make_slides(root))
+    (root / "kidney.yaml").write_text(yaml.safe_dump(KIDNEY))
     for line in COMMANDS:
         run(line)
     results = root / "results"
     shutil.copytree(results / "clam_s1", results / "EXP_CODE_s1")
     shutil.copytree(results / "cardiac-mtl_s1", results / "cardiac_output_s1")
     shutil.copy(results / "cardiac-mtl_s1" / "s_0_checkpoint.pt", root)
-    shutil.copytree(root / "splits" / "cardiac-mtl_100", root / "SPLITS")
+    shutil.copytree(root / "splits" / "kidney_100", root / "SPLITS")
     shutil.copytree(root / "work" / "features", root / "other" / "features")
     (root / "OTHER").symlink_to("other/features/resnet50_trunc")
     (root / "FEATURES").symlink_to("work/features/resnet50_trunc")
@@ -125,7 +135,21 @@ def make_study(root: Path, run: Callable[[str], None]) -> None:
     shutil.copytree(root / "work" / "patches", root / "RESULTS_DIRECTORY" / "patches")
     _write_trident(root / "JOB_DIR" / "20x_256px_0px_overlap", root / "work")
     _write_clam_heatmap(root)
+    run("import heatmap --from clam_heatmap.yaml --work work --out heatmap.yaml")
     shutil.copytree(ROOT / "jobs", root / "jobs")
+    _share(root, root / "shared")
+    _share(root, root / "data")
+
+
+def _share(root: Path, folder: Path) -> None:
+    """A patched workspace, tables, splits and features where the nodes of a cluster see them."""
+    work = folder / "work"
+    shutil.copytree(root / "work", work, ignore=shutil.ignore_patterns("features"))
+    shutil.copytree(root / "splits", folder / "splits")
+    shutil.copytree(root / "FEATURES", folder / "features" / "uni_v1")
+    shutil.copy(root / "labels.csv", folder)
+    if not (folder / "slides").exists():
+        shutil.copytree(root / "data" / "slides", folder / "slides")
 
 
 def _write_trident(folder: Path, work: Path) -> None:

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.page_blocks import PAGES, Block, Call, blocks_of, calls_of, name_of
-from tests.ray.docs_sandbox import EXCUSED, LANGUAGES, NAMES, Sandbox, excuse, words_of
+from tests.page_blocks import PAGES, Block, Call, blocks_of, calls_of, is_named, name_of
+from tests.ray.docs_sandbox import (
+    EXCUSED,
+    FROM_NOTHING,
+    LANGUAGES,
+    NAMES,
+    Sandbox,
+    excuse,
+    in_small,
+    words_of,
+)
 from tests.ray.docs_study import make_study
 
 pytestmark = pytest.mark.ray
@@ -57,7 +66,10 @@ def test_the_blocks_of_a_page_do_what_it_says(
 ) -> None:
     root = tmp_path / "reader"
     shutil.copytree(study, root, symlinks=True)
-    shutil.copytree(study, root / "shared", symlinks=True)
+    for made in FROM_NOTHING.get(name_of(page), ()):
+        shutil.rmtree(root / made)
+    for config in (root / "jobs" / "configs").glob("*.yaml"):
+        config.write_text(in_small(config.read_text(), root))
     (root / "my_lab").symlink_to(lab)
     blocks = blocks_of(page)
     submits = any("8265" in block.text for block in blocks if block.language == "bash")
@@ -82,4 +94,8 @@ def test_no_excuse_is_stale(entry: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_substitution_is_stale(name: str) -> None:
     words = [word for one in CALLS for word in (*one.words, *one.environment)]
-    assert any(word.startswith(name) or f"={name}" in word for word in words)
+    assert any(is_named(word, name) for word in words)
+
+
+def test_every_page_that_makes_something_is_there() -> None:
+    assert FROM_NOTHING.keys() <= {name_of(page) for page in RUN}

@@ -86,7 +86,7 @@ def test_resnet50_trunc(precision: Precision) -> None:
     check_encoder(TorchEncoder(info, network, "cpu"), patch_sizes_px=(32, 48), batch_size=3)
 
 
-def plugin(network: nn.Module) -> SimpleNamespace:
+def plugin(network: nn.Module) -> Any:
     return SimpleNamespace(CARD=EncoderCard(dim=12, input_size_px=8), build=lambda: network)
 
 
