@@ -45,6 +45,8 @@ FROM_NOTHING = {
     "docs/from-clam.md": ("work", "splits", "results/clam_s1"),
     "docs/from-crane.md": ("work", "splits", "results/cardiac-mtl_s1", "results/cardiac-grade_s1"),
     "docs/from-trident.md": ("work",),
+    "docs/training.md": ("splits",),
+    "docs/slides-to-features.md": ("work",),
     "docs/extending.md": ("work",),
 }
 """What a page makes itself; readers of the others have it."""
@@ -58,8 +60,14 @@ SMALLER = {
 }
 """Options of a verb that are given, or changed where a page gives a larger value."""
 
-ADDED = {"extract": ("--weights", "random"), "view": ("--port", "{port}")}
-"""Options of a verb that are given where a page does not."""
+ADDED = {
+    "patch": ("--preset", "bwh_biopsy"),
+    "extract": ("--weights", "random"),
+    "view": ("--port", "{port}"),
+    "splits --method": ("--val-frac", "0.25", "--test-frac", "0.25"),
+}
+"""Options that are given where a page does not: of a verb, or of a verb with some option. The slides
+are small, and a tenth of four patients is nobody."""
 
 EXCUSED = {
     "pip install": "installs; .ci/run does it in a fresh environment",
@@ -81,6 +89,9 @@ EXCUSED = {
 
 LANGUAGES = {"": "tables and output to look at", "text": "what a command prints"}
 """Blocks that ask for nothing."""
+
+JOB_ID = re.compile(r"\b[a-z]+-\d{4}-\d{4}-[0-9a-f]{4}\b")
+"""Names that submitted jobs get."""
 
 
 def excuse(one: Call) -> str | None:
@@ -124,8 +135,8 @@ class Sandbox:
         with environment(one.environment, keep=one.words == ("export",)):
             if one.words[0] == "crane-ray":
                 status, output = run_here(list(one.words[1:]))
-                found = re.search(r"--address \S+|job (\S+)", output)
-                self.last_job = (found and found[1]) or self.last_job
+                found = JOB_ID.findall(output)
+                self.last_job = found[0] if found else self.last_job
             elif one.words == ("export",):
                 return
             else:
@@ -152,9 +163,10 @@ def smaller(words: Sequence[str]) -> list[str]:
                 words += [option, most]
             elif int(words[at := words.index(option) + 1]) > int(most):
                 words[at] = most
-    for verb, (option, value) in ADDED.items():
-        if verbs[:1] == [verb] and option not in words:
-            words += [option, value.format(port=free_ports(1)[0])]
+    for when, options in ADDED.items():
+        verb, *with_option = when.split()
+        if verbs[:1] == [verb] and set(with_option) <= set(words) and options[0] not in words:
+            words += [option.format(port=free_ports(1)[0]) for option in options]
     return words
 
 

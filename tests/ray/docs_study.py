@@ -133,6 +133,7 @@ def make_study(root: Path, run: Callable[[str], None]) -> None:
     crane = root / "DATA_ROOT_DIR" / "features"
     shutil.copytree(root / "FEATURES_DIRECTORY" / "pt_files", crane)
     shutil.copytree(root / "work" / "patches", root / "RESULTS_DIRECTORY" / "patches")
+    shutil.copytree(root / "work" / "contours", root / "edited")
     _write_trident(root / "JOB_DIR" / "20x_256px_0px_overlap", root / "work")
     _write_clam_heatmap(root)
     run("import heatmap --from clam_heatmap.yaml --work work --out heatmap.yaml")

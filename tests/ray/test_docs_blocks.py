@@ -20,7 +20,7 @@ from tests.ray.docs_sandbox import (
 )
 from tests.ray.docs_study import make_study
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 BASH = [block for page in PAGES for block in blocks_of(page) if block.language == "bash"]
 CALLS = [one for block in BASH for one in calls_of(block)]
@@ -48,6 +48,8 @@ def own_environment() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
     """What a reader of the later pages has done before."""
+    if os.environ.get("DOCS_STUDY"):
+        return Path(os.environ["DOCS_STUDY"])
     root = tmp_path_factory.mktemp("study")
     sandbox, here = Sandbox(root), Path.cwd()
     block = Block("tests/ray/docs_study.py", 0, "bash", "")
