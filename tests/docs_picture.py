@@ -46,7 +46,8 @@ def take(url: str) -> bytes:
         driver.get(url + VIEW)
         until(lambda: bool(driver.execute_script(IS_THERE)), "the map and the patches")
         time.sleep(5)  # tiles fade in
-        return driver.get_screenshot_as_png()
+        png: bytes = driver.get_screenshot_as_png()
+        return png
     finally:
         driver.quit()
 

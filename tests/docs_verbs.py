@@ -45,7 +45,10 @@ def help_of(verb: str, command: click.Command) -> str:
     last = verb.rsplit(maxsplit=1)[-1]
     below = click.Context(command, info_name=last, parent=context, terminal_width=WIDTH)
     text = command.get_help(below)
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    lines = (
+        line.rstrip() for line in text.splitlines() if "Show this message and exit" not in line
+    )
+    return "\n".join(lines)
 
 
 def examples(text: str) -> list[str]:

@@ -48,8 +48,6 @@ def own_environment() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
     """What a reader of the later pages has done before."""
-    if os.environ.get("DOCS_STUDY"):
-        return Path(os.environ["DOCS_STUDY"])
     root = tmp_path_factory.mktemp("study")
     sandbox, here = Sandbox(root), Path.cwd()
     block = Block("tests/ray/docs_study.py", 0, "bash", "")
