@@ -1,6 +1,7 @@
 """One small Ray a session, isolated from the user's home and from any other cluster."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.jobs import ClusterConfig
 from crane_ray.testing.cohorts import SyntheticCohort, make_cohort
 from tests.ray.faults import VARIABLE, Faults
+from tests.ray.heads import cluster_with_dashboard
 from tests.ray.helpers import PLUGINS
 
 
@@ -23,8 +25,10 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     before = {name: os.environ.get(name) for name in names}
     os.environ["HOME"] = str(home)
     os.environ[VARIABLE] = str(tmp_path_factory.mktemp("faults"))
-    os.environ["PYTHONPATH"] = str(PLUGINS)
-    sys.path.append(str(PLUGINS))
+    own = home / "python"
+    (own / "my_lab").mkdir(parents=True)
+    os.environ["PYTHONPATH"] = f"{PLUGINS}{os.pathsep}{own}"
+    sys.path += [str(PLUGINS), str(own)]
     os.environ.pop("RAY_ADDRESS", None)
     yield home
     for name, value in before.items():
@@ -32,6 +36,15 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+@pytest.fixture
+def lab(isolated_home: Path) -> Path:
+    """An empty folder ``my_lab`` that Python finds here and on the workers."""
+    folder = isolated_home / "python" / "my_lab"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,3 +76,10 @@ def faults(isolated_home: Path) -> Iterator[Faults]:
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> SyntheticCohort:
     """Four small slides."""
     return make_cohort(tmp_path_factory.mktemp("cohort"), num_slides=4, size_px=(1536, 1024))
+
+
+@pytest.fixture(scope="module")
+def dashboard(isolated_home: Path) -> Iterator[str]:
+    """The dashboard of a cluster of three nodes."""
+    with cluster_with_dashboard(3) as address:
+        yield address

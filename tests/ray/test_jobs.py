@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,18 +21,11 @@ from tests.ray.clusters import (
     wait_for_receipts,
 )
 from tests.ray.faults import VARIABLE, Faults
-from tests.ray.heads import cluster_with_dashboard, submit
+from tests.ray.heads import submit
 from tests.ray.helpers import ROOT, SLOW, command, finish, receipts, wait_for
 from tests.unit.runtime.small_study import QUICK, make_study
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def dashboard(isolated_home: Path) -> Iterator[str]:
-    """The dashboard of a cluster of three nodes."""
-    with cluster_with_dashboard(3) as address:
-        yield address
 
 
 @dataclass

@@ -4,7 +4,7 @@ Each raises AssertionError that says which promise of the plug-in's protocol is 
 """
 
 from crane_ray.testing.contracts.aggregator import check_aggregator
-from crane_ray.testing.contracts.encoder import check_encoder
+from crane_ray.testing.contracts.encoder import check_encoder, check_encoder_plugin
 from crane_ray.testing.contracts.reader import check_reader
 from crane_ray.testing.contracts.segmenter import check_segmenter
 from crane_ray.testing.contracts.slide_format import check_slide_format
@@ -12,6 +12,7 @@ from crane_ray.testing.contracts.slide_format import check_slide_format
 __all__ = [
     "check_aggregator",
     "check_encoder",
+    "check_encoder_plugin",
     "check_reader",
     "check_segmenter",
     "check_slide_format",

@@ -1,11 +1,16 @@
 """What an encoder must hold to. Shape suffixes: B patches, S pixels, D features."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from crane_ray.features.encoder import Features, PatchEncoder
+from crane_ray.features.cards import encoder_info
+from crane_ray.features.encoder import EncoderConfig, EncoderPlugin, Features, PatchEncoder
+from crane_ray.features.torch_encoder import TorchEncoder, load_network
+from crane_ray.features.weights import Weights
+from crane_ray.plugins import Plugin
 
 TOLERANCES = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
 """Largest difference that other patches of a batch may make, relative to the largest feature."""
@@ -40,6 +45,35 @@ def check_encoder(
         )
         _check_independence(encoder, pixels_BSS3, features_BD)
         _check_features(encoder.encode(pixels_BSS3[:1]), (1, encoder.info.dim))
+
+
+def check_encoder_plugin(
+    module: Plugin, *, patch_sizes_px: Sequence[int] = (), batch_size: int = 5
+) -> None:
+    """Holds a plug-in, a module with ``CARD`` and ``build``, to what makes it a `PatchEncoder`.
+
+    Its network has seeded random weights and computes in fp32 on the CPU.
+
+    Args:
+        module: the plug-in.
+        patch_sizes_px: see `check_encoder`.
+        batch_size: see `check_encoder`.
+
+    Raises:
+        AssertionError: see `check_encoder`.
+    """
+    weights = Weights("random seed 0", "0", None)
+    info = encoder_info(
+        EncoderConfig(name=getattr(module, "__name__", "plugin")),
+        module.CARD,
+        patch_px=module.CARD.input_size_px,
+        precision="fp32",
+        label=weights.label,
+        sha256=weights.sha256,
+    )
+    network = load_network(cast(EncoderPlugin, module), weights)
+    encoder = TorchEncoder(info, network, "cpu")
+    check_encoder(encoder, patch_sizes_px=patch_sizes_px, batch_size=batch_size)
 
 
 def _check_features(features_BD: Features, shape: tuple[int, int]) -> None:

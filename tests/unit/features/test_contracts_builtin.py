@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from torch import nn
 
 from crane_ray.errors import StorageError, StoreError
-from crane_ray.features.encoder import EncoderInfo, Features, Precision
+from crane_ray.features.encoder import EncoderCard, EncoderInfo, Features, Precision
 from crane_ray.features.encoders import resnet50_trunc
 from crane_ray.features.store import Array, SlideHeader
 from crane_ray.features.stores import parquet
@@ -25,6 +26,7 @@ from crane_ray.slides.slide import Slide
 from crane_ray.slides.tissue import TissueContour, TissueContours
 from crane_ray.testing.contracts import (
     check_encoder,
+    check_encoder_plugin,
     check_reader,
     check_segmenter,
     check_slide_format,
@@ -82,6 +84,17 @@ def test_resnet50_trunc(precision: Precision) -> None:
     )
     network = load_network(resnet50_trunc, Weights("random seed 0", "0", None))
     check_encoder(TorchEncoder(info, network, "cpu"), patch_sizes_px=(32, 48), batch_size=3)
+
+
+def plugin(network: nn.Module) -> Any:
+    return SimpleNamespace(CARD=EncoderCard(dim=12, input_size_px=8), build=lambda: network)
+
+
+def test_a_plug_in_is_held_to_its_card_and_its_network() -> None:
+    good = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    check_encoder_plugin(plugin(good))
+    with pytest.raises(AssertionError, match=r"features \(5, 3\), \(5, 12\) expected"):
+        check_encoder_plugin(plugin(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())))
 
 
 def test_saturation() -> None:
