@@ -66,8 +66,8 @@ ADDED = {
     "view": ("--port", "{port}"),
     "splits --method": ("--val-frac", "0.25", "--test-frac", "0.25"),
 }
-"""Options that are given where a page does not: of a verb, or of a verb with some option. The slides
-are small, and a tenth of four patients is nobody."""
+"""Options that are given where a page does not: of a verb, or of a verb with some option.
+The slides are small, and a tenth of four patients is nobody."""
 
 EXCUSED = {
     "pip install": "installs; .ci/run does it in a fresh environment",
