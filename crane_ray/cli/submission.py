@@ -114,7 +114,11 @@ def _submission_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _make(verb: str, model: type[Config]) -> click.Command:
     # Where a local run would be means nothing to a submitted one.
-    local = [one.flag.name for one in flagged_fields(model) if one.path.startswith("cluster.")]
+    local = [
+        one.flag.name
+        for one in flagged_fields(model)
+        if one.path.startswith("cluster.") and one.path != "cluster.log_format"
+    ]
 
     @click.command(name=verb, help=f"Submit crane-ray {verb} as a job.", epilog=EPILOG)
     @_submission_options
