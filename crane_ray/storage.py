@@ -5,12 +5,14 @@ may pass is tried again (`crane_ray.retries`); what fails for good is a `Storage
 """
 
 import io
+import math
 import os
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -23,6 +25,8 @@ from crane_ray.storage_errors import is_fatal, read_error, told_as, write_error
 # Callers see one module, whichever of the four a function lies in.
 __all__ = ["is_fatal", "is_storage_error", "is_uri", "read_error", "retrying", "write_error"]
 
+HIDDEN = re.compile(r"\.[0-9a-f]{12}\.")
+"""How names of unfinished files begin."""
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """Errors that say for certain: no such file is there."""
 
@@ -258,6 +262,21 @@ def remove_tree(path: str) -> None:
             remote.remove(path)
         else:
             retrying(remove)
+
+
+def remove_unfinished(folder: str, *, before: float = math.inf) -> None:
+    """Removes what killed writers left in a folder itself; an unfinished upload leaves nothing.
+
+    A file that changed since ``before`` (seconds since the epoch) may be a living writer's and stays.
+
+    Raises:
+        StorageError: something there cannot be removed.
+    """
+    if not is_uri(folder) and Path(folder).is_dir():
+        for path in Path(folder).glob(".*"):
+            with suppress(FileNotFoundError):  # its writer lives
+                if HIDDEN.match(path.name) and path.stat().st_mtime < before:
+                    remove_tree(str(path))
 
 
 def _content(path: str) -> bytes:

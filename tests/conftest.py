@@ -5,6 +5,9 @@ alike; `pytest --hypothesis-profile explore` draws new ones. No example has a de
 machine is no fault.
 """
 
+import signal
+
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ("tests.object_storage",)
@@ -14,3 +17,10 @@ settings.register_profile(
     "explore", derandomize=False, deadline=None, database=None, print_blob=True
 )
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Commands that tests start can be interrupted, also where a shell runs tests behind."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,7 +16,7 @@ from tests.docs_config import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTINUES = frozenset({"&&", "|", ";", "&", ">"})
-ARGUMENTS = {"verify": "store", "view": "work"}
+ARGUMENTS = {"verify": "store", "view": "work", "report": "run"}
 """Verbs with an argument that is a key of their config."""
 
 

@@ -191,6 +191,8 @@ class FeatureStore:
         """
         if not storage.is_uri(self.root):  # there nothing is seen before it is finished
             storage.remove_tree(storage.join(self.root, UNFINISHED))
+            for folder in (self.root, self.ledger.folder):
+                storage.remove_unfinished(folder)
 
     def slide_path(self, slide_id: str) -> str:
         """Where a slide's arrays lie."""

@@ -1,5 +1,6 @@
 """A feature store as CLAM's files, a CPU task a slide on Ray Data."""
 
+import time
 from collections import deque
 from contextlib import closing
 from typing import Any
@@ -10,6 +11,7 @@ import ray
 from crane_ray import storage
 from crane_ray.errors import ConfigError, CraneError, StorageError
 from crane_ray.features.clam_files import CLAM_FORMATS, ClamFormat, export_slide
+from crane_ray.features.feature_files import SUBFOLDERS
 from crane_ray.features.ledger import IndexRow, index_row
 from crane_ray.features.store import FeatureStore
 from crane_ray.logs import about
@@ -70,7 +72,7 @@ def export_slides(
     Raises:
         StorageError: the folder cannot be written.
     """
-    unseen = set(index)
+    unseen, began = set(index), time.time()
     reporter.begin("exporting", slides=len(index))
     rows = (row.record() for row in index.values())
     kwargs = {"root": store.root, "folder": summary.where, "formats": formats or CLAM_FORMATS}
@@ -83,6 +85,8 @@ def export_slides(
         reporter.end()
     for slide_id in sorted(unseen):
         summary.leave_out(slide_id, DEAD_WORKER)
+    for subfolder in SUBFOLDERS.values():
+        storage.remove_unfinished(storage.join(summary.where, subfolder), before=began)
 
 
 class EarlyExport:

@@ -29,7 +29,7 @@ from crane_ray.runtime.folds import (
     read_outcome,
     require_same_fold,
 )
-from crane_ray.runtime.measured import measured_training
+from crane_ray.runtime.measured_studies import measured_training
 from crane_ray.runtime.pools import Node
 from crane_ray.runtime.reports import try_report
 from crane_ray.runtime.results import subgroups, write_results

@@ -116,7 +116,7 @@ def run_trial(
     """Trains the networks of a trial, one epoch of all folds after the other.
 
     Each report has ``objective``, ``epochs`` (so far), further numbers of the val part, and in the
-    last one ``over``. A trial that cannot go on ends with a report that has a ``failure`` and no
+    last one ``over``; one with a folder has ``saved``. A trial that cannot go on ends with a report that has a ``failure`` and no
     objective but the worst.
 
     Args:
@@ -183,7 +183,7 @@ class _Trial:
             return
         with TemporaryDirectory(prefix="crane-trial-") as folder:
             self._course.save(self._runs, folder)
-            self._report(numbers, folder)
+            self._report({**numbers, "saved": True}, folder)
         self._saved = monotonic()
 
     def _is_due(self, epoch: int) -> bool:

@@ -58,7 +58,7 @@ class _Watch(Callback):  # type: ignore[misc]
         _books[-1].ended(trial.trial_id, lines[-1].strip() if lines else "its worker was lost")
 
 
-OURS = ("objective", "epochs", "over", "failure", "val_loss")
+OURS = ("objective", "epochs", "over", "failure", "saved", "val_loss")
 
 
 def _own(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from crane_ray.evaluation.predictions import Predictions
 from crane_ray.evaluation.summary import evaluate
 from crane_ray.manifest import RunManifest, concluded
 from crane_ray.runtime.cluster import connected
-from crane_ray.runtime.measured import measured_search
+from crane_ray.runtime.measured_studies import measured_search
 from crane_ray.runtime.results import subgroups
 from crane_ray.runtime.search_course import SearchReporter, SearchSummary
 from crane_ray.runtime.search_jobs import TuneJob

@@ -16,9 +16,9 @@ from crane_ray import storage
 from crane_ray.search.leaderboard import Status, Trial
 
 WRITE_EVERY_S = 5.0
-"""Between writes of a trial that goes on; so much of its curve is lost when the driver dies."""
+"""Between writes of a trial that goes on, beside those at each of its checkpoints."""
 FILE = re.compile(r"([\w.-]+)\.json")
-NOT_METRICS = {"objective", "epochs", "over", "failure"}
+NOT_METRICS = {"objective", "epochs", "over", "failure", "saved"}
 
 
 class TrialBook:
@@ -71,8 +71,9 @@ class TrialBook:
             error=failure,
             seconds=round(time.monotonic() - self._begun[trial_id], 1),
         )
-        last = self._written.get(trial_id, 0.0)
-        self._put(trial, write=over or time.monotonic() > last + WRITE_EVERY_S)
+        # No trial goes on from an epoch that its file does not have.
+        due = time.monotonic() > self._written.get(trial_id, 0.0) + WRITE_EVERY_S
+        self._put(trial, write=over or bool(numbers.get("saved")) or due)
 
     def ended(self, trial_id: str, error: str = "") -> None:
         """A trial is over: by its own word, stopped by the scheduler, or by an error."""

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,13 +44,6 @@ def lab(isolated_home: Path) -> Path:
     shutil.rmtree(folder)
     folder.mkdir()
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def interrupts() -> None:
-    """Commands that tests start can be interrupted, also where a shell runs tests behind."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

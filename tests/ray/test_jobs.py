@@ -134,7 +134,7 @@ def test_all_verbs_are_submitted_from_elsewhere_with_only_the_address(elsewhere:
     assert "slides done" in said["extract"]
     assert "trial 0: done after 4 epochs" in said["tune"]
     best = yaml.safe_load((elsewhere.shared / "tuned/own_search/best.yaml").read_text())
-    assert Path(best["task"]).parent == elsewhere.shared / "tuned", "it is to be trained with"
+    assert Path(best["task"]).is_file(), "it is to be trained with"
     entry = [
         sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address",
         elsewhere.address, "--working-dir", str(ROOT / "jobs"), "--", sys.executable, "extract.py",

@@ -12,7 +12,7 @@ import ray
 
 from crane_ray.manifest import RunManifest
 from crane_ray.runtime.folds import FoldKey, FoldOutcome
-from crane_ray.runtime.measured import measured_search, measured_training
+from crane_ray.runtime.measured_studies import measured_search, measured_training
 from crane_ray.runtime.metrics import METRICS
 from crane_ray.search.leaderboard import Trial
 from crane_ray.testing.cohorts import SyntheticCohort

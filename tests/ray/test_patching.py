@@ -136,6 +136,7 @@ def test_as_many_slides_may_fail_as_the_user_allows(
     for name in ("bad", "worse"):
         (slides / f"{name}.svs").write_text("not a slide")
     words = ["patch", "--slides", str(slides), "--work", str(tmp_path / "work")]
+    words += ["--preset", "bwh_biopsy"]
     for allowed, status in (([], 1), (["--max-failures", "1"], 1), (["--max-failures", "2"], 0)):
         assert call([*words, *allowed]) == status
         assert "bad" in capsys.readouterr().out  # named in either case

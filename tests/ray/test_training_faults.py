@@ -68,6 +68,10 @@ class Ground:
         assert process.poll() is None, finish(process)[1]
         return there()
 
+    def new_workers(self, first: list[int]) -> set[int]:
+        """Those that trained beside the first ones, who may take a step before they are replaced."""
+        return {int(pid) for pid in self.nodes.noted("steps")} - set(first)
+
     def lose_a_node_of(self, workers: list[int]) -> int:
         """Kills the node of one of the workers, which is returned."""
         lost = next(worker for worker in workers if self.nodes.may_be_lost(worker))
@@ -226,11 +230,12 @@ def test_an_elastic_training_goes_on_with_the_workers_that_are_left(
     ground.nodes.order(halt=str(HALT))
     words = ["--folds", "0", "--workers", "3", "--set=workers.min_count=1"]
     process = ground.start(tmp_path, *words)
-    ground.lose_a_node_of(ground.halted(process, 2))
+    first = ground.halted(process, 2)
+    ground.lose_a_node_of(first)
     ground.nodes.order()
     status, output = finish(process)
     assert status == 0, output
-    assert len(set(ground.nodes.noted("steps"))) == 1
+    assert len(ground.new_workers(first)) == 1
     assert_close(tmp_path / "own_s1", undisturbed)
 
 
@@ -239,12 +244,13 @@ def test_a_training_of_several_workers_waits_for_a_node_in_place_of_the_lost_one
 ) -> None:
     ground.nodes.order(halt=str(HALT))
     process = ground.start(tmp_path, "--folds", "0", "--workers", "3")
-    ground.lose_a_node_of(ground.halted(process, 3))
+    first = ground.halted(process, 3)
+    ground.lose_a_node_of(first)
     ground.nodes.order()
     ground.nodes.complete()
     status, output = finish(process)
     assert status == 0, output
-    assert len(set(ground.nodes.noted("steps"))) == 3
+    assert len(ground.new_workers(first)) == 3
     assert_close(tmp_path / "own_s1", undisturbed)
 
 
@@ -267,7 +273,7 @@ def test_a_fold_whose_worker_dies_too_often_fails_alone(ground: Ground, tmp_path
     ground.nodes.order()
     status, output = finish(ground.start(tmp_path, "--resume"))
     assert status == 0, output
-    assert len(ground.nodes.noted("steps")) == EPOCHS * 3  # nine bags
+    assert len(ground.nodes.noted("steps")) == EPOCHS * STEPS
     assert load_checkpoint(str(run / "s_1_checkpoint.safetensors"))
 
 

@@ -138,6 +138,19 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
         assert not temporary.parent.exists()
 
 
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = {"a.bin", ".hidden", ".0123456789ab"}
+    left, young = tmp_path / ".0123456789ab.a.bin", tmp_path / ".ba9876543210.a.bin"
+    for path in (left, young, *(tmp_path / name for name in kept)):
+        path.write_bytes(b"a")
+    os.utime(left, (1_000, 1_000))
+    storage.remove_unfinished(str(tmp_path), before=2_000)
+    assert {path.name for path in tmp_path.iterdir()} == kept | {young.name}
+    storage.remove_unfinished(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    storage.remove_unfinished(str(tmp_path / "nowhere"))
+
+
 def test_nothing_appears_before_a_write_is_over(root: str) -> None:
     path = storage.join(root, "a.bin")
     with storage.replacing(path) as temporary:

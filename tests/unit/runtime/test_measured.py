@@ -6,7 +6,8 @@ import pytest
 
 from crane_ray.runtime import metrics
 from crane_ray.runtime.folds import FoldKey, FoldOutcome
-from crane_ray.runtime.measured import measured, measured_search, measured_training
+from crane_ray.runtime.measured import measured
+from crane_ray.runtime.measured_studies import measured_search, measured_training
 from crane_ray.runtime.reporting import Silent
 from crane_ray.runtime.search_course import SilentSearch
 from crane_ray.runtime.training_course import SilentTraining

@@ -64,6 +64,17 @@ def test_a_trial_goes_on_after_an_interruption(
     assert first.status == "done"
 
 
+def test_what_a_trial_goes_on_from_is_in_its_file(tmp_path: Path) -> None:
+    """However seldom the file is written else."""
+    book = TrialBook(str(tmp_path))
+    book.started("x", {"lr": 0.1})
+    for epochs in range(1, 4):
+        book.told("x", {**numbers(epochs, 0.5), "saved": True})
+    (trial,) = TrialBook(str(tmp_path)).trials()
+    assert [epoch for epoch, _ in trial.history] == [0, 1, 2]
+    assert "saved" not in trial.metrics
+
+
 def test_a_trial_that_ended_is_not_changed_by_what_comes_late(tmp_path: Path) -> None:
     book = TrialBook(str(tmp_path))
     book.started("x", {"lr": 0.1})
