@@ -267,7 +267,7 @@ def remove_tree(path: str) -> None:
 def remove_unfinished(folder: str, *, before: float = math.inf) -> None:
     """Removes what killed writers left in a folder itself; an unfinished upload leaves nothing.
 
-    A file that changed since ``before`` (seconds since the epoch) may be a living writer's and stays.
+    What changed since ``before`` (seconds since the epoch) may be a living writer's and stays.
 
     Raises:
         StorageError: something there cannot be removed.

@@ -1,4 +1,4 @@
-"""Reporters of trainings and searches that tell Ray's metrics what they are told; they pass it on."""
+"""Reporters of trainings and searches that tell Ray's metrics, and pass on what they are told."""
 
 from collections.abc import Sequence
 from typing import Any

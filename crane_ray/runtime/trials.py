@@ -115,9 +115,9 @@ def run_trial(
 ) -> None:
     """Trains the networks of a trial, one epoch of all folds after the other.
 
-    Each report has ``objective``, ``epochs`` (so far), further numbers of the val part, and in the
-    last one ``over``; one with a folder has ``saved``. A trial that cannot go on ends with a report that has a ``failure`` and no
-    objective but the worst.
+    Each report has ``objective``, ``epochs`` (so far), further numbers of the val part, in the last
+    one ``over``, and ``saved`` in one with a folder. A trial that cannot go on ends with a report
+    that has a ``failure`` and no objective but the worst.
 
     Args:
         work: what all trials share.

@@ -10,9 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from crane_ray.features.ledger import Receipt
 from crane_ray.features.store import FeatureStore
 
+LONG = pytest.mark.skipif(
+    not os.environ.get("CRANE_TEST_LONG"), reason="takes minutes: CRANE_TEST_LONG=1"
+)
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = "crane_test_plugins.slow_colour"

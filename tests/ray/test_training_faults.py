@@ -69,7 +69,7 @@ class Ground:
         return there()
 
     def new_workers(self, first: list[int]) -> set[int]:
-        """Those that trained beside the first ones, who may take a step before they are replaced."""
+        """All but the first ones, who may take a step before they are replaced."""
         return {int(pid) for pid in self.nodes.noted("steps")} - set(first)
 
     def lose_a_node_of(self, workers: list[int]) -> int:
