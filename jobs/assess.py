@@ -1,6 +1,6 @@
 """Entry point of a Ray job, the same as ``crane-ray assess``, whose flags it takes.
 
-``ray job submit --working-dir . -- python jobs/assess.py --config FILE``
+``ray job submit --working-dir jobs -- python assess.py --config FILE``
 """
 
 import sys

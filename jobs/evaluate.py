@@ -1,6 +1,6 @@
 """Entry point of a Ray job, the same as ``crane-ray evaluate``, whose flags it takes.
 
-``ray job submit --working-dir . -- python jobs/evaluate.py --config FILE``
+``ray job submit --working-dir jobs -- python evaluate.py --config FILE``
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Entry point of a Ray job, the same as ``crane-ray extract``, whose flags it takes.
 
-``ray job submit --working-dir . -- python jobs/extract.py --config FILE``
+``ray job submit --working-dir jobs -- python extract.py --config FILE``
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Entry point of a Ray job, the same as ``crane-ray heatmap``, whose flags it takes.
 
-``ray job submit --working-dir . -- python jobs/heatmap.py --config FILE``
+``ray job submit --working-dir jobs -- python heatmap.py --config FILE``
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Entry point of a Ray job, the same as ``crane-ray patch``, whose flags it takes.
 
-``ray job submit --working-dir . -- python jobs/patch.py --config FILE``
+``ray job submit --working-dir jobs -- python patch.py --config FILE``
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Entry point of a Ray job, the same as ``crane-ray train``, whose flags it takes.
 
-``ray job submit --working-dir . -- python jobs/train.py --config FILE``
+``ray job submit --working-dir jobs -- python train.py --config FILE``
 """
 
 import sys

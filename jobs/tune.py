@@ -1,6 +1,6 @@
 """Entry point of a Ray job, the same as ``crane-ray tune``, whose flags it takes.
 
-``ray job submit --working-dir . -- python jobs/tune.py --config FILE``
+``ray job submit --working-dir jobs -- python tune.py --config FILE``
 """
 
 import sys

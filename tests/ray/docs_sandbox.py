@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,9 +43,9 @@ with random weights and the lengths of the real ones; a head's python is that of
 FROM_NOTHING = {
     "README.md": ("work", "splits", "results"),
     "docs/quickstart.md": ("work", "splits", "results"),
-    "docs/from-clam.md": ("work", "splits", "results/clam_s1"),
+    "docs/from-clam.md": ("work", "splits", "results/clam_s1", "heatmap.yaml"),
     "docs/from-crane.md": ("work", "splits", "results/cardiac-mtl_s1", "results/cardiac-grade_s1"),
-    "docs/from-trident.md": ("work",),
+    "docs/from-trident.md": ("work", "results/kidney_s1"),
     "docs/training.md": ("splits",),
     "docs/slides-to-features.md": ("work",),
     "docs/extending.md": ("work",),
@@ -63,15 +64,22 @@ SMALLER = {
 ADDED = {
     "patch": ("--preset", "bwh_biopsy"),
     "extract": ("--weights", "random"),
+    "tune": ("--metric", "loss"),
     "view": ("--port", "{port}"),
-    "splits --method": ("--val-frac", "0.25", "--test-frac", "0.25"),
+    "splits --method clam": ("--val-frac", "0.25", "--test-frac", "0.25"),
+    "splits --method crane": ("--val-frac", "0.25", "--test-frac", "0.25"),
 }
 """Options that are given where a page does not: of a verb, or of a verb with some option.
-The slides are small, and a tenth of four patients is nobody."""
+A tenth of four patients is nobody, and a val part of these has one class alone."""
 
 EXCUSED = {
     "pip install": "installs; .ci/run does it in a fresh environment",
     "ssh": "needs another host",
+    "ray start": "starts a cluster; tests/ray/test_observability.py looks at a node's metrics",
+    "curl http://HEAD:8080/metrics": "tests/ray/test_observability.py does it",
+    "crane-ray extract --work work --log-format json >": "tests/ray/test_observability.py does it",
+    "jq": "tests/ray/test_observability.py reads such lines",
+    "cat /tmp/ray/session_latest": "tests/ray/test_observability.py reads such files",
     "tests/check.sh": "has this test in it",
     "python -m pytest": "has this test in it, or what it would disturb",
     "CRANE_SOAK_S=600 python -m pytest": "takes ten minutes",
@@ -82,6 +90,7 @@ EXCUSED = {
     "cluster/docker/README.md": "needs Docker; tests/unit/cluster/test_docker.py",
     "cluster/gcp/README.md": "needs Google Cloud; tests/unit/cluster/test_launcher.py",
     "cluster/kuberay/README.md": "needs Kubernetes; tests/unit/cluster/test_kuberay.py",
+    "cluster/monitoring/README.md": "needs Grafana; tests/unit/cluster/test_monitoring.py",
     "cluster/onprem/README.md": "needs root on several hosts; tests/ray/test_cluster_files.py",
     "cluster/slurm/README.md": "needs Slurm; tests/ray/test_cluster_files.py",
 }
@@ -121,7 +130,7 @@ class Sandbox:
         elif block.language in {"python", "yaml"}:
             name = file_of(block)
             if name is not None:
-                (self.root / name).parent.mkdir(exist_ok=True)
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.root / name).write_text(block.text)
             else:
                 exec(compile(block.text, block.name, "exec"), {"__name__": block.name})
@@ -165,8 +174,10 @@ def smaller(words: Sequence[str]) -> list[str]:
                 words[at] = most
     for when, options in ADDED.items():
         verb, *with_option = when.split()
-        if verbs[:1] == [verb] and set(with_option) <= set(words) and options[0] not in words:
-            words += [option.format(port=free_ports(1)[0]) for option in options]
+        if verbs[:1] == [verb] and set(with_option) <= set(words):
+            for option, value in zip(options[::2], options[1::2], strict=True):
+                if option not in words:
+                    words += [option, value.format(port=free_ports(1)[0])]
     return words
 
 
@@ -195,7 +206,13 @@ def run_here(words: list[str]) -> tuple[int, str]:
     if words[0] == "view":
         visitor.start()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+            warnings.catch_warnings(),
+        ):
+            # Of libraries that Ray's client of jobs uses; a command does not show them.
+            warnings.simplefilter("ignore", DeprecationWarning)
             status = call(words)
     finally:
         stop.set()
@@ -207,12 +224,17 @@ def run_here(words: list[str]) -> tuple[int, str]:
 
 
 def _visit(said: io.StringIO, stop: threading.Event) -> None:
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
     while not stop.wait(0.1):
         found = re.search(r"viewer: (http\S+)[\s\S]*Ctrl-C", said.getvalue())
         if found:
-            with urllib.request.urlopen(found[1]) as answer:
-                said.write("seen" if answer.status == 200 else str(answer.status))
-            os.kill(os.getpid(), signal.SIGINT)
+            try:
+                with browser.open(found[1]) as answer:
+                    said.write("seen" if answer.status == 200 else str(answer.status))
+            except OSError as error:
+                said.write(f"{found[1]}: {error}")
+            if not stop.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
             return
 
 

@@ -22,7 +22,7 @@ from tests.ray.clusters import (
 )
 from tests.ray.faults import VARIABLE, Faults
 from tests.ray.heads import submit
-from tests.ray.helpers import ROOT, SLOW, command, finish, receipts, wait_for
+from tests.ray.helpers import LONG, ROOT, SLOW, command, finish, receipts, wait_for
 from tests.unit.runtime.small_study import QUICK, make_study
 
 pytestmark = pytest.mark.ray
@@ -123,6 +123,24 @@ LEFT = (
 )  # fmt: skip
 
 
+def test_slides_are_patched_and_extracted_by_jobs_from_elsewhere(elsewhere: Elsewhere) -> None:
+    first, second, *_ = STEPS
+    elsewhere.submit_all({"patch": first["patch"]})
+    said = elsewhere.submit_all({"extract": second["extract"]})
+    assert "slides done" in said["extract"]
+    assert not [name for name in LEFT[:3:2] if not list(elsewhere.shared.glob(name))]
+    entry = [
+        sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address",
+        elsewhere.address, "--working-dir", str(ROOT / "jobs"), "--", sys.executable, "extract.py",
+        "--work", str(elsewhere.shared / "work"), "--encoder", SLOW, "--weights", "random",
+        "--precision", "fp32",
+    ]  # fmt: skip
+    done = subprocess.run(entry, text=True, capture_output=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "done before (skipped)" in done.stdout
+
+
+@LONG
 def test_all_verbs_are_submitted_from_elsewhere_with_only_the_address(elsewhere: Elsewhere) -> None:
     assert {verb for step in STEPS for verb in step} == set(JOBS) - {"demo"}  # all of them in one
     said: dict[str, str] = {}
@@ -135,15 +153,6 @@ def test_all_verbs_are_submitted_from_elsewhere_with_only_the_address(elsewhere:
     assert "trial 0: done after 4 epochs" in said["tune"]
     best = yaml.safe_load((elsewhere.shared / "tuned/own_search/best.yaml").read_text())
     assert Path(best["task"]).is_file(), "it is to be trained with"
-    entry = [
-        sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address",
-        elsewhere.address, "--working-dir", str(ROOT / "jobs"), "--", sys.executable, "extract.py",
-        "--work", str(elsewhere.shared / "work"), "--encoder", SLOW, "--weights", "random",
-        "--precision", "fp32",
-    ]  # fmt: skip
-    done = subprocess.run(entry, text=True, capture_output=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "done before (skipped)" in done.stdout
 
 
 @pytest.mark.chaos

@@ -8,4 +8,6 @@ CARD = EncoderCard(dim=512, input_size_px=32)
 
 
 def build() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 32, kernel_size=8, stride=8), nn.ReLU(), nn.Flatten())
+    return nn.Sequential(
+        nn.Conv2d(3, 32, kernel_size=8, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
+    )
