@@ -109,7 +109,10 @@ def three_nodes(folder: Path, *, quick_detection: bool = True) -> Iterator[Nodes
     try:
         # Sockets need short paths.
         with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as tmp:
-            cluster.add_node(**_node(), temp_dir=tmp, include_dashboard=False)
+            # Ray tries the dashboard's port also where none is wanted, and leaves one that is taken
+            # open.
+            head = {"dashboard_port": free_ports(1)[0], "include_dashboard": False}
+            cluster.add_node(**_node(), **head, temp_dir=tmp)
             nodes = Nodes(cluster, faults)
             nodes.complete()
             yield nodes
