@@ -64,6 +64,7 @@ SMALLER = {
 ADDED = {
     "patch": ("--preset", "bwh_biopsy"),
     "extract": ("--weights", "random"),
+    "assess --encoder": ("--weights", "random", "--preset", "bwh_biopsy"),
     "tune": ("--metric", "loss"),
     "view": ("--port", "{port}"),
     "splits --method clam": ("--val-frac", "0.25", "--test-frac", "0.25"),

@@ -20,6 +20,8 @@ START = [
     sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1",
     "--object-store-memory=100000000", "--include-log-monitor=false",
 ]  # fmt: skip
+OPEN = {"RAY_AUTH_MODE": "disabled"}
+"""A token that an embedded Ray left in the home is not for this cluster."""
 DISK = "/media"
 """Of each host's own here; what the head has on it, the other host has not."""
 HEADS = f"""
@@ -45,9 +47,9 @@ def head(tmp_path: Path) -> Iterator[Host]:
             assert finish(host.run("bash", "-ec", script)) == (0, "")
         own = ["--head", "--port=6379", "--dashboard-host=0.0.0.0", f"--node-ip-address={first.ip}"]
         joins = [f"--address={first.ip}:6379", f"--node-ip-address={other.ip}"]
-        running = [first.run(*START, *own)]
+        running = [first.run(*START, *own, env=OPEN)]
         wait_for_nodes([first], running)
-        running.append(other.run(*START, *joins, env={"PYTHONPATH": f"/mnt/broken:{ROOT}"}))
+        running.append(other.run(*START, *joins, env={**OPEN, "PYTHONPATH": f"/mnt/broken:{ROOT}"}))
         wait_for_nodes([first, other], running)
         yield first
 
@@ -59,7 +61,7 @@ def test_what_a_node_lacks_is_found_before_anything_begins(head: Host) -> None:
         "--encoder", "resnet50_trunc", "--weights", "/tmp/ray/weights.pth",
         "--cache-folder", f"{DISK}/cache",
     ]  # fmt: skip
-    status, output = finish(head.run(*crane_ray, *words))
+    status, output = finish(head.run(*crane_ray, *words, env=OPEN))
     assert status == 1, output
     findings = {
         line.partition(": ")[2] for line in output.splitlines() if "node2 (10.77.0.2): " in line
@@ -71,7 +73,9 @@ def test_what_a_node_lacks_is_found_before_anything_begins(head: Host) -> None:
 
     slides = f"{DISK}/cohort/slides"
     words = ["submit", "patch", "--slides", slides, "--work", f"{DISK}/work"]
-    status, output = finish(head.run(*crane_ray, *words, "--address", f"http://{head.ip}:8265"))
+    status, output = finish(
+        head.run(*crane_ray, *words, "--address", f"http://{head.ip}:8265", env=OPEN)
+    )
     assert status == 2, output
     assert "node node2 (10.77.0.2)) does not see 2 paths" in output
     assert f"slides.source {slides}: {slides} is not there" in output

@@ -17,7 +17,7 @@ import pytest
 
 from crane_ray.mil.checkpoints import load_checkpoint
 from tests.ray.clusters import Nodes, is_alive, three_nodes
-from tests.ray.helpers import command, finish, wait_for
+from tests.ray.helpers import LONG, command, finish, wait_for
 from tests.unit.runtime.small_study import DIM, SmallStudy, make_study
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
@@ -329,6 +329,7 @@ def test_a_search_that_is_interrupted_or_terminated_goes_on(
     assert trials(tmp_path).items() >= ended.items()
 
 
+@LONG
 def test_a_trial_of_several_workers_goes_on_without_the_lost_node(
     ground: Ground, expected: dict[float, Any], tmp_path: Path
 ) -> None:
