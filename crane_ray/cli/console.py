@@ -138,8 +138,8 @@ class BarReporter:
             self._bars.update(task, completed=min(done, whole or done), count=count, words=words)
 
 
-class LineReporter:
-    """A line when a stage begins and ends, and now and then between."""
+class PacedReporter:
+    """Says something when a stage begins and ends, and now and then between; how, is another's."""
 
     def __init__(self) -> None:
         self._title = ""
@@ -150,17 +150,31 @@ class LineReporter:
         """See `Reporter`."""
         self._title, self._pace = title, Pace(slides, patches)
         self._next = time.monotonic() + LINE_EVERY_S
-        what = counted(slides, "slide") + (
-            f", {counted(patches, 'patch', 'patches')}" if patches is not None else ""
-        )
-        console.print(f"{title}: {what}")
+        self._say("begin")
 
     def advance(self, *, slides: int = 0, patches: int = 0, failures: int = 0) -> None:
         """See `Reporter`."""
         self._pace.advance(slides, patches, failures)
         if time.monotonic() >= self._next:
-            self._line()
+            self._say("progress")
             self._next = time.monotonic() + LINE_EVERY_S
+
+    def limit(self, words: str) -> None:
+        """See `Reporter`."""
+        self._pace.limit = words
+
+    def end(self) -> None:
+        """See `Reporter`."""
+        if self._title:
+            self._say("stage_end")
+            self._title = ""
+
+    def _say(self, event: str) -> None:
+        raise NotImplementedError
+
+
+class LineReporter(PacedReporter):
+    """A line of text each time."""
 
     def note(self, text: str) -> None:
         """See `Reporter`."""
@@ -170,22 +184,16 @@ class LineReporter:
         """See `Reporter`."""
         self.note(f"{slide_id}: {reason}")
 
-    def limit(self, words: str) -> None:
-        """See `Reporter`."""
-        self._pace.limit = words
-
-    def end(self) -> None:
-        """See `Reporter`."""
-        if self._title:
-            self._line()
-            self._title = ""
-
-    def _line(self) -> None:
+    def _say(self, event: str) -> None:
         pace = self._pace
-        console.print(
-            f"{self._title}: {pace.slides:,} of {pace.of_slides:,} slides, "
-            f"{f'{pace.patches:,} patches, ' if pace.patches else ''}{pace.words()}"
-        )
+        if event == "begin":
+            words = counted(pace.of_slides, "slide")
+            if pace.of_patches is not None:
+                words += f", {counted(pace.of_patches, 'patch', 'patches')}"
+        else:
+            patches = f"{pace.patches:,} patches, " if pace.patches else ""
+            words = f"{pace.slides:,} of {pace.of_slides:,} slides, {patches}{pace.words()}"
+        console.print(f"{self._title}: {words}")
 
 
 def print_summary(summary: Summary) -> None:

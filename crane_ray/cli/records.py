@@ -3,12 +3,11 @@
 import io
 import logging
 import sys
-import time
 
 from rich.text import Text
 
 from crane_ray import storage
-from crane_ray.cli.console import LINE_EVERY_S, Pace, console
+from crane_ray.cli.console import PacedReporter, console
 from crane_ray.logs import LogLevel, write_json
 from crane_ray.runtime.job_logs import ray_fields
 from crane_ray.runtime.reporting import Summary
@@ -41,26 +40,8 @@ class _Lines(io.StringIO):
         return len(text)
 
 
-class RecordReporter:
-    """A record when a stage begins and ends, now and then between, and for each failure."""
-
-    def __init__(self) -> None:
-        self._title = ""
-        self._pace = Pace(0, None)
-        self._next = 0.0
-
-    def begin(self, title: str, *, slides: int, patches: int | None = None) -> None:
-        """See `Reporter`."""
-        self._title, self._pace = title, Pace(slides, patches)
-        self._next = time.monotonic() + LINE_EVERY_S
-        self._say("begin")
-
-    def advance(self, *, slides: int = 0, patches: int = 0, failures: int = 0) -> None:
-        """See `Reporter`."""
-        self._pace.advance(slides, patches, failures)
-        if time.monotonic() >= self._next:
-            self._say("progress")
-            self._next = time.monotonic() + LINE_EVERY_S
+class RecordReporter(PacedReporter):
+    """A record each time, and for each failure."""
 
     def note(self, text: str) -> None:
         """See `Reporter`."""
@@ -70,16 +51,6 @@ class RecordReporter:
         """See `Reporter`."""
         more = {"event": "failure", "slide_id": slide_id, "reason": reason}
         log.error("slide %s: %s", slide_id, reason, extra=more)
-
-    def limit(self, words: str) -> None:
-        """See `Reporter`."""
-        self._pace.limit = words
-
-    def end(self) -> None:
-        """See `Reporter`."""
-        if self._title:
-            self._say("stage_end")
-            self._title = ""
 
     def _say(self, event: str) -> None:
         pace = self._pace
