@@ -11,7 +11,6 @@ import pytest
 from rich.table import Table
 
 from crane_ray.cli import console as console_module
-from crane_ray.cli import records
 from crane_ray.cli.options import load_job
 from crane_ray.cli.records import RecordReporter, log_summary, speak_json
 from crane_ray.logs import JsonHandler, in_run, is_json, write_json
@@ -64,7 +63,7 @@ def test_a_stage_says_how_far_it_is(said: Said, monkeypatch: pytest.MonkeyPatch)
     reporter = console_module.make_reporter()
     assert isinstance(reporter, RecordReporter)
     reporter.begin("patching", slides=3, patches=100)
-    monkeypatch.setattr(records, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(console_module, "LINE_EVERY_S", 0.0)
     reporter.advance(slides=1, patches=50, failures=1)  # not yet: the first line is due later
     reporter.failure("s 1", "cut short")
     reporter.note("a word")
@@ -83,7 +82,7 @@ def test_a_stage_says_how_far_it_is(said: Said, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_progress_is_said_now_and_then(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(console_module, "LINE_EVERY_S", 0.0)
     speak_json("info")
     reporter = RecordReporter()
     reporter.begin("extracting", slides=2, patches=10)
