@@ -33,7 +33,7 @@ def test_every_event_of_the_log_is_on_the_page() -> None:
     told = set(re.findall(r"`(\w+)`", row)) - {"event"}
     files = [
         ROOT / "crane_ray" / "cli" / f"{name}.py"
-        for name in ("records", "training_records", "main")
+        for name in ("console", "records", "training_records", "main")
     ]
     used = {one or other for path in files for one, other in EVENT.findall(path.read_text())}
     assert told == used
