@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold before a commit lands: lint, format, types, import layers, tests.
-# Arguments go to pytest; without any, tests run as three processes side by side: those that kill
-# processes and wait for Ray to notice, others that start a Ray, and those that start none.
+# Arguments go to pytest; without any, tests run as three processes side by side, which take about
+# as long as each other. Tests that kill processes wait for Ray to notice, so two of the three do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ruff check .
@@ -13,9 +13,16 @@ if (($#)); then
 fi
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
-python -m pytest tests/unit >"$logs/unit" 2>&1 &
+# Of trainings and searches, which kill processes as well.
+studies=(tests/ray/test_training.py tests/ray/test_training_faults.py tests/ray/test_tuning.py)
+kills=(python -m pytest --durations=15 -m chaos)
+{
+  python -m pytest tests/unit && unit=0 || unit=1
+  "${kills[@]}" "${studies[@]}" || unit=1
+  exit "$unit"
+} >"$logs/unit" 2>&1 &
 unit=$!
-python -m pytest --durations=15 -m chaos tests/ray >"$logs/chaos" 2>&1 &
+"${kills[@]}" tests/ray "${studies[@]/#/--ignore=}" >"$logs/chaos" 2>&1 &
 chaos=$!
 failed=0
 python -m pytest --durations=15 -m "not chaos" tests/ray tests/e2e || failed=1

@@ -11,8 +11,10 @@ from tests.ray.helpers import finish, tree_digest
 
 Event = Literal["actor", "driver", "node", "arrival"]
 """What is killed; or nodes arrive in place of those that were."""
-MOST_KILLS, MOST_ARRIVALS = 3, 2
+MOST_KILLS = 3
 """In a round; more deaths of one slide's actors would rightly be held against the slide."""
+ARRIVES = 0.75
+"""The chance that a node that is killed is replaced in the same round."""
 
 
 @dataclass
@@ -28,10 +30,12 @@ class Round:
     def __post_init__(self) -> None:
         self._chance = chance = random.Random(self.seed)
         kinds: list[Event] = ["actor", "driver", "node"]
-        events = [chance.choice(kinds) for _ in range(chance.randint(1, MOST_KILLS))]
-        arrivals: list[Event] = ["arrival"] * chance.randint(0, MOST_ARRIVALS)
-        events += arrivals
-        self.events = sorted((chance.randrange(1, NUM_SHARDS), event) for event in events)
+        kills = [chance.choice(kinds) for _ in range(chance.randint(1, MOST_KILLS))]
+        self.events = [(chance.randrange(1, NUM_SHARDS), event) for event in kills]
+        for count in [count for count, event in self.events if event == "node"]:
+            if chance.random() < ARRIVES:
+                self.events.append((chance.randint(count, NUM_SHARDS - 1), "arrival"))
+        self.events.sort(key=lambda one: (one[0], one[1] == "arrival"))
         self.seconds_a_batch = chance.choice([0.0, 0.05, 0.15])
 
     def run(self, nodes: Nodes, work: Path, store: Path, undisturbed: dict[str, str]) -> None:
