@@ -218,6 +218,7 @@ class SimulatedCluster:
         node.there = True
         self._later(self.now + float(self._rng.exponential(self._hardware.life_s)), "lost", node)
         for actor in self._pool.on.get(node.number, ()):
+            actor.life += 1  # one that was to start before the node was back does not
             self._later(self.now + self._hardware.start_s, "up", actor, actor.life)
 
     def _later(self, at: float, kind: Kind, who: Node | Actor, life: int = 0) -> None:

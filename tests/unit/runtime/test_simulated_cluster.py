@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crane_ray import storage
@@ -152,6 +152,22 @@ def test_a_slide_that_kills_costs_no_other_slide(tmp_path: Path) -> None:
     assert reasons(course) == {slide_name(7): DEAD_WORKER}
     assert course.cluster.counts["dropped"] > 3, "nobody was in the killer's company"
     assert committed(tmp_path) == expected(patches, faults)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 10**6), away_s=st.floats(1.0, 60.0))
+@example(seed=5, away_s=20.0)
+@example(seed=26, away_s=20.0)
+def test_an_actor_works_on_one_shard_at_a_time(seed: int, away_s: float) -> None:
+    """Also where nodes are away for less than an actor takes to start, at the begin of a wave."""
+    hardware = Hardware(
+        6, spot_share=1.0, life_s=40.0, away_s=away_s, unnoticed=1.0, start_s=30.0
+    )  # fmt: skip
+    with TemporaryDirectory() as folder:
+        write_cohort(Path(folder), [20 * SHARD_ROWS] * 12)
+        faults = Faults(killers=frozenset({slide_name(3)}))
+        seconds = simulate(Path(folder), hardware, faults, seed=seed).cluster.seconds
+    assert 0 < seconds["useful"] <= seconds["up"] - seconds["lost"] + 1e-6
 
 
 class Killed(BaseException):
