@@ -50,6 +50,7 @@ def command(**options: Any) -> int:
     job = load_job(DemoJob, options)
     from crane_ray.cli.console import console
     from crane_ray.runtime.cluster import connected
+    from crane_ray.runtime.landmarks import landmarks_of
     from crane_ray.testing.cohorts import make_cohort
 
     begun = time.perf_counter()
@@ -57,7 +58,7 @@ def command(**options: Any) -> int:
     cohort_folder = storage.join(root, "cohort")
     console.print(f"painting {job.num_slides} synthetic slides in {cohort_folder} ...")
     cohort = make_cohort(cohort_folder, num_slides=job.num_slides)
-    with connected(job.cluster):
+    with connected(job.cluster, landmarks_of("demo", job)):
         failed = extract_features(root, str(cohort.slides_csv))
         trains = job.num_slides >= FEWEST_TO_TRAIN
         if trains:

@@ -24,6 +24,7 @@ from crane_ray.mil.sources import open_source
 from crane_ray.runtime.assessment_files import AssessmentSummary, require_free, write_assessment
 from crane_ray.runtime.assessment_jobs import AssessJob
 from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.measured import measured
 from crane_ray.runtime.panels import Networks, Panel, open_panel
 from crane_ray.runtime.prediction_tasks import predict_on_cluster
@@ -88,7 +89,7 @@ def assess(
     data = _data(job, subjects)
     verdicts: list[_Verdict] = []
     if data is not None:
-        with manifest.told(), connected(job.cluster):
+        with manifest.told(), connected(job.cluster, landmarks_of("assess", job)):
             verdicts = [
                 _ask(job, own, name, _with_tasks(data, own.tasks), reporter)
                 for name, own in panel.members.items()

@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,10 @@ from ray.data import DataContext
 from ray.exceptions import AuthenticationError
 
 from crane_ray.errors import ClusterError
+from crane_ray.runtime.each_node import require_alike
 from crane_ray.runtime.job_logs import job_logging
 from crane_ray.runtime.jobs import ClusterConfig
+from crane_ray.runtime.landmarks import Landmark
 from crane_ray.runtime.pools import Node
 
 log = logging.getLogger(__name__)
@@ -36,14 +38,21 @@ NO_TOKEN = (
 
 
 @contextmanager
-def connected(config: ClusterConfig) -> Iterator[tuple[Node, ...]]:
+def connected(
+    config: ClusterConfig, landmarks: Sequence[Landmark] | None = None
+) -> Iterator[tuple[Node, ...]]:
     """The nodes of a Ray that jobs can run on, set up for long tasks over few, small rows.
 
     An address, or RAY_ADDRESS in the environment (as in a submitted job), names a cluster that
     goes on afterwards; without either an embedded Ray starts here and is stopped at the end.
 
+    Args:
+        config: which one.
+        landmarks: what every node of a cluster has to see, see `landmarks_of`; without it nodes
+            are not asked.
+
     Raises:
-        ClusterError: no cluster answers at the address.
+        ClusterError: no cluster answers at the address, or a node cannot take part.
     """
     if ray.is_initialized():  # a test or a notebook that holds a Ray of its own
         with _data_context():
@@ -53,10 +62,17 @@ def connected(config: ClusterConfig) -> Iterator[tuple[Node, ...]]:
     with _own_termination():
         _start(address, config)
     try:
+        if landmarks is not None and not is_local(address):
+            require_alike(landmarks)
         with _data_context():
             yield _nodes()
     finally:
         ray.shutdown()
+
+
+def is_local(address: str | None) -> bool:
+    """True for an embedded Ray's address."""
+    return address in {None, "local"}
 
 
 @contextmanager
@@ -93,10 +109,10 @@ def _start(address: str | None, config: ClusterConfig) -> None:
     # Zero-GPU tasks on GPU nodes must not lose sight of CUDA_VISIBLE_DEVICES: Ray's future
     # default, chosen here so that it does not announce it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is not None and address != "local":
+    if address is not None and not is_local(address):
         _check_address(address)
     try:
-        if address is None or address == "local":
+        if is_local(address):
             with no_native_output():
                 _init_local(config, quiet)
         else:
@@ -107,7 +123,7 @@ def _start(address: str | None, config: ClusterConfig) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         what = f"Ray cluster at {address}" if address else "local Ray"
         check = "--address" if address else "space and permissions of the temporary folder (TMPDIR)"
-        if address not in {None, "local"} and os.environ.get("RAY_AUTH_MODE") != "token":
+        if not is_local(address) and os.environ.get("RAY_AUTH_MODE") != "token":
             # Ray's core says no more than that it cannot connect, also where a token is missing.
             check += f"; if the cluster was started with a token, {SET_TOKEN}"
         raise ClusterError(f"{what}: cannot be used: {error}; check {check}") from error

@@ -11,6 +11,7 @@ from crane_ray.errors import SlideError, StoreError
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.exchange import DEAD_WORKER
 from crane_ray.runtime.exchange_jobs import ImportCoordsJob
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.measured import measured
 from crane_ray.runtime.reporting import Reporter, Summary, recorded
 from crane_ray.runtime.row_tables import FATAL, RowTable
@@ -132,7 +133,7 @@ def import_slides(
         "staging": config.staging,
         "reader": config.reader,
     }
-    with connected(config.cluster):
+    with connected(config.cluster, landmarks_of("import coords", config)):
         table.fill(tasks, import_task, kwargs=kwargs, row_of=_row_of, dead=dead, slide_ids=todo)
 
 

@@ -29,6 +29,7 @@ from crane_ray.runtime.heatmap_inputs import bag_places
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.heatmap_plan import Plan
 from crane_ray.runtime.jobs import ExtractJob, PatchJob, SlidesConfig
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.patching import run_patching
 from crane_ray.runtime.reporting import Reporter
 from crane_ray.slides.params import TissueParams
@@ -89,7 +90,8 @@ def densify(job: HeatmapJob, plan: Plan, reporter: Reporter) -> None:
     if plan.tasks:
         with ExitStack() as stack:
             if not set(plan.tasks) <= set(dense.places()):
-                stack.enter_context(connected(job.cluster))  # one Ray for all that follows
+                # One Ray for all that follows.
+                stack.enter_context(connected(job.cluster, landmarks_of("heatmap", job)))
             _leave_out(plan, _patch(dense, plan.tasks, reporter))
             _leave_out(plan, _extract(dense, plan.tasks, reporter))
     places = dense.places()

@@ -1,19 +1,26 @@
 """Small tasks on named nodes of a cluster, none of which is waited for beyond a limit."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from crane_ray.errors import ClusterError
 from crane_ray.preflight.report import Node
-from crane_ray.runtime.landmarks import Landmark, unseen
+from crane_ray.runtime.landmarks import EVERYWHERE, Landmark, View, view
+from crane_ray.version import __version__
+
+log = logging.getLogger(__name__)
 
 LOOK_WAIT_S = 60.0
 """A node has to start a process for the look, which takes seconds, and much longer where all of its
 cores are busy; one that still has not answered is passed over."""
+NO_SUCH_CODE = ("ModuleNotFoundError", "ImportError", "AttributeError")
+"""How a node fails whose Python has no crane-ray, or one of another time."""
 
 Placed = tuple[str, Node]
 """Ray's id of a node, and what is known of it."""
@@ -61,29 +68,41 @@ def _answer(task: Any) -> tuple[Any, str]:
         return None, lines[-1][:400] if lines else type(error).__name__
 
 
-@dataclass(frozen=True)
-class Looked:
-    """What nodes see, by their names."""
+def require_alike(landmarks: Sequence[Landmark], wait_s: float = LOOK_WAIT_S) -> None:
+    """Asks every node that tasks may run on, but the driver's own, whether it is like that one.
 
-    unseen: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """A line for each path that a node does not see."""
-    silent: Mapping[str, str] = field(default_factory=dict)
-    """Why a node did not say."""
+    The tasks need no CPU, so that busy nodes answer, too. A node that does not answer is noted.
 
-
-def look_on_each_node(landmarks: Sequence[Landmark], wait_s: float = LOOK_WAIT_S) -> Looked:
-    """Asks every node that tasks may run on, but the driver's own, what it sees of the driver's.
-
-    The tasks need no CPU, so that busy nodes answer, too.
+    Raises:
+        ClusterError: a node does not see what the driver's sees, or has no crane-ray or another.
     """
     own = ray.get_runtime_context().get_node_id()
     asked = [
         (key, node.name) for key, node in alive_nodes() if key != own and node.cpus + node.gpus
     ]
-    tasks = [on_node(key, num_cpus=0)(unseen).remote(list(landmarks)) for key, _ in asked]
+    tasks = [on_node(key, num_cpus=0)(view).remote(list(landmarks)) for key, _ in asked]
     told = answers(tasks, wait_s, f"no answer within {wait_s:g} s")
-    named = [(name, *answer) for (_, name), answer in zip(asked, told, strict=True)]
-    return Looked(
-        {name: lines for name, lines, _ in named if lines},
-        {name: problem for name, _, problem in named if problem},
-    )
+    problems = [
+        line
+        for (_, name), (found, silence) in zip(asked, told, strict=True)
+        for line in _problems(name, found, silence)
+    ]
+    if problems:
+        raise ClusterError("\n".join([*problems, "Nothing was done."]))
+
+
+def _problems(name: str, found: View | None, silence: str) -> Iterator[str]:
+    """What keeps a node from taking part."""
+    if found is None and not silence.startswith(NO_SUCH_CODE):
+        log.warning("node %s: %s; crane-ray doctor looks at all nodes", name, silence)
+    elif found is None or found.version != __version__:
+        there = silence if found is None else f"crane-ray {found.version}"
+        yield (
+            f"node {name} cannot take part: {there}; install this node's crane-ray {__version__} "
+            "in the Python that Ray runs there (the same image), or take it out of the cluster"
+        )
+    elif found.unseen:
+        several = f"{len(found.unseen)} paths" if len(found.unseen) > 1 else "a path"
+        yield f"node {name} does not see {several} of the config:"
+        yield from (f"  {line}" for line in found.unseen)
+        yield EVERYWHERE

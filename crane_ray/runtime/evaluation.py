@@ -19,6 +19,7 @@ from crane_ray.mil.checkpoints import Checkpoint, load_checkpoint
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.evaluation_findings import evaluation_findings
 from crane_ray.runtime.evaluation_jobs import EvaluateJob
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.prediction_tasks import predict_on_cluster
 from crane_ray.runtime.reports import try_report
 from crane_ray.runtime.results import subgroups
@@ -66,7 +67,7 @@ def run_evaluation(job: EvaluateJob) -> EvaluationSummary:
     findings = evaluation_findings(job, labelled, data, splits, first.provenance)
     summary = EvaluationSummary(_folder(job), job.split, findings=findings)
     manifest = RunManifest.start("evaluate", job)
-    with manifest.told(), connected(job.cluster):
+    with manifest.told(), connected(job.cluster, landmarks_of("evaluate", job)):
         predictions = _predicted(job, data, paths, splits, summary)
     evaluation = _judge(job, data, predictions, summary)
     outcome = "failures" if summary.left_out else "done"

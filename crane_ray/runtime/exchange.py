@@ -17,6 +17,7 @@ from crane_ray.features.store import FeatureStore
 from crane_ray.logs import about
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.exchange_jobs import ExportJob
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.measured import measured
 from crane_ray.runtime.reporting import Reporter, Summary, recorded
 from crane_ray.runtime.slide_tasks import log_outcome
@@ -53,7 +54,7 @@ def run_export(config: ExportJob, reporter: Reporter | None = None) -> Summary:
     summary = Summary("export", config.to)
     with recorded("export", config, storage.join(config.to, "manifests")) as record:
         record.summarise = lambda: summary
-        with connected(config.cluster):
+        with connected(config.cluster, landmarks_of("export clam", config)):
             export_slides(store, index, summary, reporter, formats=config.formats)
     assert record.summary is not None
     return record.summary

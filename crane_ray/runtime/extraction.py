@@ -22,6 +22,7 @@ from crane_ray.runtime.actors import ExtractionActor, Target, shard_table
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.exchange import EarlyExport, export_slides
 from crane_ray.runtime.jobs import ExtractJob
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.lanes import Lane, open_lanes, patched_slides
 from crane_ray.runtime.live import LiveCount, Teller, tell_every_s
 from crane_ray.runtime.measured import measured
@@ -91,7 +92,7 @@ def run_extraction(
         rows = {slide_id: row for slide_id, row in rows.items() if slide_id in only}
     with (
         recorded("extract", config, workspace.manifests) as record,
-        connected(config.cluster) as nodes,
+        connected(config.cluster, landmarks_of("extract", config)) as nodes,
     ):
         pool = plan_pool(config.actors, nodes)
         lanes = open_lanes(config, workspace, rows, pool)

@@ -22,6 +22,7 @@ from crane_ray.logs import about
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.exchange import DEAD_WORKER
 from crane_ray.runtime.exchange_jobs import ImportFeaturesJob
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.measured import measured
 from crane_ray.runtime.reporting import Reporter, Summary, recorded
 from crane_ray.runtime.slide_tasks import log_outcome
@@ -165,7 +166,7 @@ def run_import_features(config: ImportFeaturesJob, reporter: Reporter | None = N
     run = FeatureImport(config, measured("import", reporter), files)
     with (
         recorded("import", config, storage.join(config.store, "manifests")) as record,
-        connected(config.cluster),
+        connected(config.cluster, landmarks_of("import features", config)),
     ):
         record.summarise = run.summary
         run.look_at_all()

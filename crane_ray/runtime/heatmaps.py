@@ -14,6 +14,7 @@ from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.dense_maps import densify
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.heatmap_plan import Plan, make_plan
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.measured import measured
 from crane_ray.runtime.reporting import Reporter, Summary, recorded
 from crane_ray.runtime.row_tables import FATAL, RowTable
@@ -121,7 +122,7 @@ def map_slides(
 
     patches = sum(task.bag.num_patches for task in todo.values())
     reporter.begin("mapping", slides=len(todo), patches=patches or None)
-    with connected(job.cluster):
+    with connected(job.cluster, landmarks_of("heatmap", job)):
         table.fill(
             ({"task": task.model_dump_json()} for task in todo.values()),
             map_task,

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from crane_ray.config import Config
 from crane_ray.runtime.job_paths import is_there, local_paths
+from crane_ray.version import __version__
 
 ON_EVERY_NODE: Mapping[str, tuple[str, ...]] = {
     "demo": ("work",),
@@ -29,6 +30,10 @@ ON_EVERY_NODE: Mapping[str, tuple[str, ...]] = {
 """By verb: keys of what tasks read and write, wherever they run. Tables are read by the driver
 alone, and weights that a node lacks come to it through the object store; doctor looks itself."""
 NUM_NAMES = 8
+EVERYWHERE = (
+    "Name places that every node sees under the same path: a shared filesystem, or a bucket's URI "
+    "(s3://, gs://)."
+)
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,29 @@ class Landmark:
     """Some of what is in the place."""
 
 
-def landmarks_of(verb: str, tree: Mapping[str, Any]) -> tuple[Landmark, ...]:
-    """What each node has to see for a verb with such a config; URIs are none of it."""
-    keys = ON_EVERY_NODE.get(verb, ())
+def landmarks_of(verb: str, job: Config) -> tuple[Landmark, ...]:
+    """What each node has to see for a verb with such a config; URIs are none of it.
+
+    To be asked before the verb makes anything: what was there before can be seen by all.
+    """
+    keys, tree = ON_EVERY_NODE[verb], job.model_dump(mode="json")
     found = [_landmark(key, path) for one in keys for key, path in local_paths(tree, one)]
     return tuple(one for one in found if one is not None)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a node tells."""
+
+    version: str
+    """Of its crane-ray."""
+    unseen: tuple[str, ...]
+    """A line for each place that it does not see as the driver's node does."""
+
+
+def view(landmarks: Sequence[Landmark]) -> View:
+    """Of the node that this runs on."""
+    return View(__version__, tuple(unseen(landmarks)))
 
 
 def unseen(landmarks: Sequence[Landmark]) -> list[str]:

@@ -11,6 +11,7 @@ from crane_ray import storage
 from crane_ray.errors import ConfigError
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.jobs import PatchJob
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.measured import measured
 from crane_ray.runtime.reporting import Reporter, Summary, recorded
 from crane_ray.runtime.row_tables import FATAL, RowTable
@@ -136,7 +137,7 @@ def patch_slides(
         return SlideRow(slide_id, entry.uri, "failed", entry.case_id, DEAD_WORKER)
 
     reporter.begin("patching", slides=len(todo))
-    with connected(config.cluster):
+    with connected(config.cluster, landmarks_of("patch", config)):
         table.fill(
             _tasks(todo.values()),
             plan_task,

@@ -12,6 +12,7 @@ from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.extraction import run_extraction
 from crane_ray.runtime.heatmap_jobs import HeatmapJob
 from crane_ray.runtime.heatmaps import run_heatmaps
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.measured import measured
 from crane_ray.runtime.model_recipes import scale_words
 from crane_ray.runtime.patching import run_patching
@@ -56,7 +57,7 @@ def run_slide_assessment(job: AssessJob, reporter: Reporter | None = None) -> Sl
     plan = plan_slides(job)
     for finding in (*plan.panel.findings, *plan.findings):
         reporter.note(f"{finding.severity}: {finding.message}")
-    with connected(job.cluster):
+    with connected(job.cluster, landmarks_of("assess", job)):
         patching = run_patching(plan.patching, reporter, reuse=plan.reuse)
         extraction = _extract(plan, reporter)
         subjects = _subjects(plan, patching, extraction)

@@ -20,9 +20,8 @@ from crane_ray.config import Config, read_yaml
 from crane_ray.errors import ClusterError, ConfigError
 from crane_ray.runtime.following import NOT_STOPPED, follow_job, how_to_go_on
 from crane_ray.runtime.job_client import STOPPED, answering, connect, exit_status, first_line
-from crane_ray.runtime.job_paths import JobPaths, cohort_of, local_paths, paths_of
+from crane_ray.runtime.job_paths import JobPaths, cohort_of, paths_of
 from crane_ray.runtime.jobs import ClusterConfig
-from crane_ray.runtime.landmarks import ON_EVERY_NODE
 from crane_ray.version import __version__
 
 NODE_REPORT_TRIES = 5
@@ -109,7 +108,7 @@ def submit_job(
     with _job_folder(job) as (folder, paths):
         runtime_env = _runtime_env(config, folder)
         python = shlex.quote(config.python or cluster_python(client))
-        entrypoint = f"{python} -m {_module(verb, job, paths)} {verb} --config config.yaml"
+        entrypoint = f"{python} -m {_module(paths)} {verb} --config config.yaml"
         prepared = _Prepared(verb, job, entrypoint, runtime_env)
         job_id = config.job_id or new_job_id(verb)
         _submit(client, config, prepared, job_id, echo=echo)
@@ -119,12 +118,10 @@ def submit_job(
     return 0
 
 
-def _module(verb: str, job: Config, paths: JobPaths) -> str:
-    """What runs the verb: with local paths, only once the nodes are seen to have them."""
-    tree = job.model_dump(mode="json")
-    shared = any(True for key in ON_EVERY_NODE.get(verb, ()) for _ in local_paths(tree, key))
+def _module(paths: JobPaths) -> str:
+    """What runs the verb: with local paths, only once the job's node is seen to have them."""
     checked = "crane_ray.cli.job_check paths.json config.yaml"
-    return checked if paths.paths or shared else "crane_ray"
+    return checked if paths.paths else "crane_ray"
 
 
 def _see_through(

@@ -18,7 +18,7 @@ from crane_ray.cohort.tasks import load_task_set
 from crane_ray.errors import ConfigError
 from crane_ray.manifest import RunManifest, concluded
 from crane_ray.mil.aggregator import build_aggregator
-from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.cluster import connected, is_local
 from crane_ray.runtime.fold_tasks import train_on_cluster
 from crane_ray.runtime.folds import (
     FoldKey,
@@ -29,6 +29,7 @@ from crane_ray.runtime.folds import (
     read_outcome,
     require_same_fold,
 )
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.measured_studies import measured_training
 from crane_ray.runtime.pools import Node
 from crane_ray.runtime.reports import try_report
@@ -66,7 +67,7 @@ def run_training(job: TrainJob, reporter: TrainingReporter | None = None) -> Tra
     work, keys, summary = _checked(job, reporter or SilentTraining())
     name, settings = storage.name_of(summary.folders[0]), job.model_dump(mode="json")
     reporter, manifest = measured_training(name, reporter), RunManifest.start("train", job)
-    with manifest.told(), connected(job.cluster) as nodes:
+    with manifest.told(), connected(job.cluster, landmarks_of("train", job)) as nodes:
         work = _prepare(job, work)
         with (
             _recorded(manifest, work, summary),
@@ -188,7 +189,7 @@ def _share(
 ) -> Share:
     share = plan_share(job, nodes, num_folds)
     problem = too_small(job, nodes, share)
-    if problem and job.cluster.address in {None, "local"} and "RAY_ADDRESS" not in os.environ:
+    if problem and is_local(job.cluster.address) and "RAY_ADDRESS" not in os.environ:
         raise ConfigError(problem)
     if problem:  # an autoscaler may bring nodes
         reporter.note(f"warning: {problem}; waiting for it to grow")

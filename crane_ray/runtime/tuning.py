@@ -29,6 +29,7 @@ from crane_ray.evaluation.predictions import Predictions
 from crane_ray.evaluation.summary import evaluate
 from crane_ray.manifest import RunManifest, concluded
 from crane_ray.runtime.cluster import connected
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.measured_studies import measured_search
 from crane_ray.runtime.results import subgroups
 from crane_ray.runtime.search_course import SearchReporter, SearchSummary
@@ -62,7 +63,11 @@ def run_search(job: TuneJob, reporter: SearchReporter | None = None) -> SearchSu
     code = job.exp_code or plan.task_set.name
     summary = SearchSummary(storage.join(job.results, f"{code}_search"), findings=plan.findings)
     _prepare(job, summary.folder)
-    with manifest.told(), connected(job.cluster) as nodes, _recorded(manifest, summary):
+    with (
+        manifest.told(),
+        connected(job.cluster, landmarks_of("tune", job)) as nodes,
+        _recorded(manifest, summary),
+    ):
         search = Search(job, plan, nodes, reporter)
         if job.nested:
             _run_nested(search, summary)

@@ -12,6 +12,7 @@ from crane_ray.features.store import FeatureStore
 from crane_ray.logs import about
 from crane_ray.runtime.cluster import connected
 from crane_ray.runtime.jobs import VerifyJob
+from crane_ray.runtime.landmarks import landmarks_of
 from crane_ray.runtime.measured import measured
 from crane_ray.runtime.reporting import Reporter, Summary
 from crane_ray.runtime.slide_tasks import log_outcome
@@ -47,7 +48,7 @@ def run_verification(config: VerifyJob, reporter: Reporter | None = None) -> Sum
     try:
         kwargs = {"root": store.root}
         with (
-            connected(config.cluster),
+            connected(config.cluster, landmarks_of("verify", config)),
             closing(stream_tasks(rows, verify_task, kwargs=kwargs)) as results,
         ):
             for result in results:

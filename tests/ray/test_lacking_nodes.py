@@ -1,4 +1,4 @@
-"""A node that lacks what the others have: doctor tells what, and a submitted job does not begin."""
+"""A node that lacks what the others have: doctor tells what, and no run begins."""
 
 import sys
 from collections.abc import Iterator
@@ -72,12 +72,16 @@ def test_what_a_node_lacks_is_found_before_anything_begins(head: Host) -> None:
     assert "libjpeg.so.62" in output
 
     slides = f"{DISK}/cohort/slides"
-    words = ["submit", "patch", "--slides", slides, "--work", f"{DISK}/work"]
-    status, output = finish(
-        head.run(*crane_ray, *words, "--address", f"http://{head.ip}:8265", env=OPEN)
-    )
-    assert status == 2, output
-    assert "node node2 (10.77.0.2)) does not see 2 paths" in output
-    assert f"slides.source {slides}: {slides} is not there" in output
-    assert f"work {DISK}/work: {DISK} is there, but holds other things" in output
-    assert not Path(f"/proc/{head.pid}/root{DISK}/work").exists(), "nothing was begun"
+    words = ["patch", "--slides", slides, "--work", f"{DISK}/work", "--address"]
+    for command in (
+        [*crane_ray, *words, f"{head.ip}:6379"],
+        [*crane_ray, "submit", *words, f"http://{head.ip}:8265"],
+    ):
+        status, output = finish(head.run(*command, env=OPEN))
+        assert status == 2, output
+        assert "node node2 (10.77.0.2) does not see 2 paths of the config" in output
+        assert f"slides.source {slides}: {slides} is not there" in output
+        assert f"work {DISK}/work: " in output
+        work = Path(f"/proc/{head.pid}/root{DISK}/work")
+        assert not list(work.glob("*/*.h5")), "no slide was begun"
+        assert all('"outcome": "error"' in it.read_text() for it in work.glob("manifests/*.json"))

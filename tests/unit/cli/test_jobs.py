@@ -2,7 +2,6 @@
 
 import json
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import yaml
 
 from crane_ray.cli import job_check
 from crane_ray.cli.main import call
-from crane_ray.runtime.each_node import Looked
 from tests.unit.runtime.fake_jobs import FakeJobs, details
 
 ADDRESS = "http://head:8265"
@@ -181,28 +179,3 @@ def test_a_job_that_may_begin_runs_its_verb(
     words = [*verb, "--config", "config.yaml"]
     assert job_check.run("paths.json", "config.yaml", words) == 7
     assert called == [words], "storage that every node reaches is not looked at"
-
-
-def test_a_job_does_not_begin_where_a_node_sees_other_things_but_if_it_does_not_say(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("paths.json").write_text("{}")
-    Path("config.yaml").write_text(f"work: {tmp_path}\n")
-    monkeypatch.setattr(job_check, "call", lambda words: 7)
-    monkeypatch.setattr("crane_ray.runtime.cluster.connected", lambda _: nullcontext())
-    words = ["extract", "--config", "config.yaml"]
-
-    def look(looked: Looked) -> tuple[int, str]:
-        monkeypatch.setattr("crane_ray.runtime.each_node.look_on_each_node", lambda _: looked)
-        status = job_check.run("paths.json", "config.yaml", words)
-        return status, " ".join(capsys.readouterr().out.split())
-
-    assert look(Looked()) == (7, "")
-    status, said = look(Looked(silent={"b (10.0.0.2)": "no answer within 20 s"}))
-    assert status == 7
-    assert said.startswith("note: node b (10.0.0.2) did not say whether it sees the paths")
-    status, said = look(Looked(unseen={"c (10.0.0.3)": ["work /w: /w is not there"]}))
-    assert status == 2
-    assert "node c (10.0.0.3)) does not see a path of the config: work /w: /w is not there" in said
-    assert "Nothing was begun" in said
