@@ -46,7 +46,8 @@ CASES = {
 mean), one slide in 200 bad and one in 5,000 that kills its actors, where not said otherwise."""
 MAX_MB = 1_500
 """Peak of the driver's process at a million shards, the simulator's own memory included."""
-MAX_RECEIPT_US = 200
+MAX_RECEIPT_US, MAX_SHARE = 200, 0.1
+"""Of a receipt, or of the time: the index is written anew in a twentieth of it at most."""
 Found = dict[str, Any]
 
 
@@ -70,6 +71,7 @@ def measure(options: Options) -> list[Row]:
 
 def _rows(name: str, found: Found, floor_us: float, *, is_full: bool) -> list[Row]:
     receipt_us = found["receipts_s"] / found["shards"] * 1e6
+    share = found["receipts_s"] / found["seconds"]
     driver_s = sum(found[f"{part}_s"] for part in ("open", "plan", "receipts", "close"))
     memory = (
         f"at the start {found['start_mb']:.0f} MB; ledger: {found['files']:,} files, "
@@ -87,9 +89,11 @@ def _rows(name: str, found: Found, floor_us: float, *, is_full: bool) -> list[Ro
         f"{driver_s / found['seconds']:.0%}"
     )
     return [
-        Row(f"{name}: driver, a receipt", receipt_us, "CPU-us", f"<= {MAX_RECEIPT_US} us",
-            receipt_us <= MAX_RECEIPT_US if is_full else None, floor=floor_us,
-            note=f"{found['shards']:,} shards of {found['slides']:,} slides; planning and the "
+        Row(f"{name}: driver, a receipt", receipt_us, "CPU-us",
+            f"<= {MAX_RECEIPT_US} us or {MAX_SHARE:.0%} of the time",
+            receipt_us <= MAX_RECEIPT_US or share <= MAX_SHARE if is_full else None, floor=floor_us,
+            note=f"{share:.0%} of the time; {found['shards']:,} shards of {found['slides']:,} "
+            "slides; planning and the "
             f"rest {driver_s - found['receipts_s']:.1f} CPU-s in all"),
         Row(f"{name}: driver's memory", found["peak_mb"], "MB", f"<= {MAX_MB:,} MB",
             found["peak_mb"] <= MAX_MB if is_full else None, note=memory),
