@@ -94,7 +94,7 @@ def require_alike(landmarks: Sequence[Landmark], wait_s: float = LOOK_WAIT_S) ->
 def _problems(name: str, found: View | None, silence: str) -> Iterator[str]:
     """What keeps a node from taking part."""
     if found is None and not silence.startswith(NO_SUCH_CODE):
-        log.warning("node %s: %s; crane-ray doctor looks at all nodes", name, silence)
+        log.error("node %s: %s; crane-ray doctor looks at all nodes", name, silence)
     elif found is None or found.version != __version__:
         there = silence if found is None else f"crane-ray {found.version}"
         yield (

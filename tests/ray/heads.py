@@ -31,12 +31,17 @@ def cluster_with_dashboard(num_nodes: int) -> Iterator[str]:
     address = f"http://127.0.0.1:{port}"
     head = ["--head", "--port", str(gcs), "--dashboard-port", str(port)]
     words = [head, *([["--address", f"127.0.0.1:{gcs}"]] * (num_nodes - 1))]
+    nodes: list[subprocess.Popen[bytes]] = []
+
+    def one_is_gone() -> bool:
+        return any(node.poll() is not None for node in nodes)
+
     with ExitStack() as stack:
         for own, agent in zip(words, agents, strict=True):
-            node = stack.enter_context(_node(own, agent))
-            wait_for(lambda: _answers(address) or node.poll() is not None, "the head")  # noqa: B023
-            assert node.poll() is None
-        wait_for(lambda: _num_nodes(address) == num_nodes, "all nodes")
+            nodes.append(stack.enter_context(_node(own, agent)))
+            wait_for(lambda: _answers(address) or one_is_gone(), "the head")
+        wait_for(lambda: _num_nodes(address) == num_nodes or one_is_gone(), "all nodes")
+        assert not one_is_gone(), [node.poll() for node in nodes]
         yield address
 
 

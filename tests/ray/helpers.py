@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ LONG = pytest.mark.skipif(
 )
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 ROOT = Path(__file__).resolve().parents[2]
+QUIET_PORTS = range(20_000, 32_768)
 SLOW = "crane_test_plugins.slow_colour"
 
 
@@ -72,14 +75,19 @@ def tree_digest(folder: Path) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; the kernel's are above those that Ray's workers take."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+    """Ports that nobody has, and that nobody is given before they are used.
+
+    Below are those of Ray's workers, above those that the kernel gives to any connection: a port of
+    these may be gone seconds after it was seen to be free.
+    """
+    found: list[int] = []
+    for port in random.sample(QUIET_PORTS, len(QUIET_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError(f"no {count} free ports in {QUIET_PORTS}")
 
 
 def processes_below(process: int) -> list[tuple[int, str]]:

@@ -16,13 +16,21 @@ from crane_ray.manifest import RunManifest
 from crane_ray.mil.checkpoints import load_checkpoint
 from crane_ray.runtime.training import run_training
 from crane_ray.runtime.training_course import SilentTraining
-from tests.ray.helpers import command, finish, kill_one, processes_below, tree_digest, wait_for
+from tests.ray.helpers import (
+    LONG,
+    command,
+    finish,
+    kill_one,
+    processes_below,
+    tree_digest,
+    wait_for,
+)
 from tests.unit.runtime.small_study import DIM, SmallStudy, make_study
 from tests.unit.runtime.test_tracking import events
 
 pytestmark = pytest.mark.ray
 
-LONG = 100
+MANY_EPOCHS = 100
 """Epochs, so that there is time to kill a worker after its first ones."""
 
 
@@ -146,7 +154,7 @@ def test_a_killed_worker_costs_time_alone(
 ) -> None:
     settings = {
         "folds": "0",
-        "training__epochs": LONG,
+        "training__epochs": MANY_EPOCHS,
         "training__stopping__enabled": False,
         "model__dropout": 0.25,
         "checkpoint_every_s": 0.0,
@@ -157,13 +165,14 @@ def test_a_killed_worker_costs_time_alone(
     summary = run_training(study.job(tmp_path / "killed", **settings), watching)
     assert watching.after == -1
     assert watching.epochs.count(0) == 1  # it went on, and did not begin anew
-    assert set(watching.epochs) == set(range(LONG))
+    assert set(watching.epochs) == set(range(MANY_EPOCHS))
     assert summary.outcomes[0].fingerprint == undisturbed.outcomes[0].fingerprint
     for name in ("s_0_checkpoint.safetensors", "predictions.parquet"):
         one, two = (Path(it.folders[0], name).read_bytes() for it in (undisturbed, summary))
         assert one == two
 
 
+@LONG
 @pytest.mark.chaos
 def test_two_workers_of_which_one_is_killed_train_what_one_worker_trains(
     local_ray: None, study: SmallStudy, tmp_path: Path
@@ -171,7 +180,7 @@ def test_two_workers_of_which_one_is_killed_train_what_one_worker_trains(
     settings = {
         "folds": "0",
         "training__bags_per_step": 4,
-        "training__epochs": LONG,
+        "training__epochs": MANY_EPOCHS,
         "training__optim__name": "sgd",
         "training__stopping__enabled": False,
         "checkpoint_every_s": 0.0,

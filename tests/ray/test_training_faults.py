@@ -348,6 +348,7 @@ def test_a_trial_of_several_workers_goes_on_without_the_lost_node(
     assert len(ground.nodes.noted("steps")) < 2 * EPOCHS * STEPS  # it did not begin anew
 
 
+@LONG
 def test_trials_that_take_over_weights_go_on_without_the_lost_node(
     ground: Ground, tmp_path: Path
 ) -> None:
