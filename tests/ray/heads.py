@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import requests
@@ -27,29 +27,34 @@ def cluster_with_dashboard(num_nodes: int) -> Iterator[str]:
     Each node has a folder of its own: where several share one, as they cannot on machines of their
     own, each unpacks a job's working directory anew, over that of a driver that is in it.
     """
-    port, gcs, *agents = free_ports(2 + num_nodes)
+    port, gcs = free_ports(2)
     address = f"http://127.0.0.1:{port}"
     head = ["--head", "--port", str(gcs), "--dashboard-port", str(port)]
     words = [head, *([["--address", f"127.0.0.1:{gcs}"]] * (num_nodes - 1))]
-    nodes: list[subprocess.Popen[bytes]] = []
-
-    def one_is_gone() -> bool:
-        return any(node.poll() is not None for node in nodes)
-
     with ExitStack() as stack:
-        for own, agent in zip(words, agents, strict=True):
-            nodes.append(stack.enter_context(_node(own, agent)))
-            wait_for(lambda: _answers(address) or one_is_gone(), "the head")
-        wait_for(lambda: _num_nodes(address) == num_nodes or one_is_gone(), "all nodes")
-        assert not one_is_gone(), [node.poll() for node in nodes]
+        nodes: list[subprocess.Popen[bytes]] = []
+
+        def all_are_there() -> bool:
+            for place, node in enumerate(nodes):
+                if place and node.poll() is not None:  # a port that it chose was taken meanwhile
+                    nodes[place] = stack.enter_context(_node(words[place]))
+            return _num_nodes(address) == num_nodes
+
+        for own in words:
+            node = stack.enter_context(_node(own))
+            nodes.append(node)
+            wait_for(lambda: _answers(address) or nodes[0].poll() is not None, "the head")
+            assert nodes[0].poll() is None
+        wait_for(all_are_there, "all nodes")
         yield address
 
 
 @contextmanager
-def _node(words: list[str], agent: int) -> Iterator["subprocess.Popen[bytes]"]:
+def _node(words: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
     path = os.pathsep.join([str(PLUGINS), str(ROOT)])
     # Sockets need short paths.
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        (agent,) = free_ports(1)
         own = ["--temp-dir", folder, "--dashboard-agent-listen-port", str(agent)]
         node = subprocess.Popen(
             [*START, *own, *words],
@@ -61,12 +66,17 @@ def _node(words: list[str], agent: int) -> Iterator["subprocess.Popen[bytes]"]:
         try:
             yield node
         finally:
-            os.killpg(node.pid, signal.SIGINT)
             try:
+                _signal(node, signal.SIGINT)
                 node.wait(timeout=10)
             except subprocess.TimeoutExpired:
-                os.killpg(node.pid, signal.SIGKILL)
+                _signal(node, signal.SIGKILL)
                 node.wait(timeout=60)
+
+
+def _signal(node: "subprocess.Popen[bytes]", number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(node.pid, number)
 
 
 def _answers(address: str) -> bool:
@@ -79,7 +89,8 @@ def _answers(address: str) -> bool:
 def _num_nodes(address: str) -> int:
     try:
         answer = JobSubmissionClient(address)._do_request("GET", "/nodes?view=summary")
-        return len(answer.json()["data"]["summary"])
+        found = answer.json()["data"]["summary"]
+        return sum(node["raylet"]["state"] == "ALIVE" for node in found)
     except (RuntimeError, OSError, KeyError):
         return 0
 
