@@ -22,10 +22,14 @@ kills=(python -m pytest --durations=15 -m chaos)
   exit "$unit"
 } >"$logs/unit" 2>&1 &
 unit=$!
-"${kills[@]}" tests/ray "${studies[@]/#/--ignore=}" >"$logs/chaos" 2>&1 &
+{
+  "${kills[@]}" tests/ray "${studies[@]/#/--ignore=}" && chaos=0 || chaos=1
+  python -m pytest tests/e2e || chaos=1
+  exit "$chaos"
+} >"$logs/chaos" 2>&1 &
 chaos=$!
 failed=0
-python -m pytest --durations=15 -m "not chaos" tests/ray tests/e2e || failed=1
+python -m pytest --durations=15 -m "not chaos" tests/ray || failed=1
 wait "$unit" || failed=1
 cat "$logs/unit"
 wait "$chaos" || failed=1
