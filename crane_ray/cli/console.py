@@ -1,6 +1,7 @@
 """What a person sees of a run: live bars on a terminal, a line now and then in a log, a table."""
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 
@@ -138,7 +139,7 @@ class BarReporter:
             self._bars.update(task, completed=min(done, whole or done), count=count, words=words)
 
 
-class PacedReporter:
+class PacedReporter(ABC):
     """Says something when a stage begins and ends, and now and then between; how, is another's."""
 
     def __init__(self) -> None:
@@ -169,8 +170,9 @@ class PacedReporter:
             self._say("stage_end")
             self._title = ""
 
+    @abstractmethod
     def _say(self, event: str) -> None:
-        raise NotImplementedError
+        """Says it, of the stage and its pace: begin, progress, stage_end."""
 
 
 class LineReporter(PacedReporter):

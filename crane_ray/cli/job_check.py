@@ -19,7 +19,7 @@ from crane_ray.cli.console import console
 from crane_ray.cli.main import USAGE_ERROR, call
 from crane_ray.cli.records import speak_json
 from crane_ray.runtime.job_paths import JobPaths, problems, use_copies
-from crane_ray.runtime.landmarks import EVERYWHERE
+from crane_ray.runtime.landmarks import not_seen
 
 
 def run(paths_file: str, config_file: str, words: Sequence[str]) -> int:
@@ -30,25 +30,14 @@ def run(paths_file: str, config_file: str, words: Sequence[str]) -> int:
         speak_json("info")
     lines = problems(told.paths)
     if lines:
-        _refuse(lines)
+        said = escape(not_seen(socket.gethostname(), lines))
+        console.print(f"[bold red]error:[/] {said}\nNothing was done.", style="default")
         return USAGE_ERROR
     # Task sets and spaces that travelled with the job, in place of those not seen here.
     if use_copies(tree, told.paths):
         text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
         storage.put_bytes(storage.absolute(config_file), text.encode())
     return call(list(words))
-
-
-def _refuse(lines: Sequence[str]) -> None:
-    several = f"{len(lines)} paths" if len(lines) > 1 else "a path"
-    console.print(
-        f"[bold red]error:[/] the cluster (node {escape(socket.gethostname())}) does not see "
-        f"{several} of the config:",
-        *(f"  {escape(line)}" for line in lines),
-        f"Nothing was done. {EVERYWHERE}",
-        sep="\n",
-        style="default",
-    )
 
 
 if __name__ == "__main__":

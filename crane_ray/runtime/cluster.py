@@ -58,11 +58,11 @@ def connected(
         with _data_context():
             yield _nodes()
         return
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = address_of(config)
     with _own_termination():
         _start(address, config)
     try:
-        if landmarks is not None and not is_local(address):
+        if landmarks is not None and address is not None:
             require_alike(landmarks)
         with _data_context():
             yield _nodes()
@@ -70,9 +70,10 @@ def connected(
         ray.shutdown()
 
 
-def is_local(address: str | None) -> bool:
-    """True for an embedded Ray's address."""
-    return address in {None, "local"}
+def address_of(config: ClusterConfig) -> str | None:
+    """The cluster that a config or RAY_ADDRESS names; None for an embedded Ray."""
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address
 
 
 @contextmanager
@@ -109,10 +110,10 @@ def _start(address: str | None, config: ClusterConfig) -> None:
     # Zero-GPU tasks on GPU nodes must not lose sight of CUDA_VISIBLE_DEVICES: Ray's future
     # default, chosen here so that it does not announce it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is not None and not is_local(address):
+    if address is not None:
         _check_address(address)
     try:
-        if is_local(address):
+        if address is None:
             with no_native_output():
                 _init_local(config, quiet)
         else:
@@ -123,7 +124,7 @@ def _start(address: str | None, config: ClusterConfig) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         what = f"Ray cluster at {address}" if address else "local Ray"
         check = "--address" if address else "space and permissions of the temporary folder (TMPDIR)"
-        if not is_local(address) and os.environ.get("RAY_AUTH_MODE") != "token":
+        if address is not None and os.environ.get("RAY_AUTH_MODE") != "token":
             # Ray's core says no more than that it cannot connect, also where a token is missing.
             check += f"; if the cluster was started with a token, {SET_TOKEN}"
         raise ClusterError(f"{what}: cannot be used: {error}; check {check}") from error

@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from crane_ray.errors import ClusterError
 from crane_ray.preflight.report import Node
-from crane_ray.runtime.landmarks import EVERYWHERE, Landmark, View, view
+from crane_ray.runtime.landmarks import Landmark, View, not_seen, view
 from crane_ray.version import __version__
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,4 @@ def _problems(name: str, found: View | None, silence: str) -> Iterator[str]:
             "in the Python that Ray runs there (the same image), or take it out of the cluster"
         )
     elif found.unseen:
-        several = f"{len(found.unseen)} paths" if len(found.unseen) > 1 else "a path"
-        yield f"node {name} does not see {several} of the config:"
-        yield from (f"  {line}" for line in found.unseen)
-        yield EVERYWHERE
+        yield not_seen(name, found.unseen)

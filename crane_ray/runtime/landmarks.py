@@ -30,10 +30,6 @@ ON_EVERY_NODE: Mapping[str, tuple[str, ...]] = {
 """By verb: keys of what tasks read and write, wherever they run. Tables are read by the driver
 alone, and weights that a node lacks come to it through the object store; doctor looks itself."""
 NUM_NAMES = 8
-EVERYWHERE = (
-    "Name places that every node sees under the same path: a shared filesystem, or a bucket's URI "
-    "(s3://, gs://)."
-)
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,9 @@ class Landmark:
 
 
 def landmarks_of(verb: str, job: Config) -> tuple[Landmark, ...]:
-    """What each node has to see for a verb with such a config; URIs are none of it.
+    """What each node has to see for a verb with such a config, as the driver's node sees it now.
 
-    To be asked before the verb makes anything: what was there before can be seen by all.
+    URIs are none of it.
     """
     keys, tree = ON_EVERY_NODE[verb], job.model_dump(mode="json")
     found = [_landmark(key, path) for one in keys for key, path in local_paths(tree, one)]
@@ -73,6 +69,19 @@ class View:
 def view(landmarks: Sequence[Landmark]) -> View:
     """Of the node that this runs on."""
     return View(__version__, tuple(unseen(landmarks)))
+
+
+def not_seen(node: str, lines: Sequence[str]) -> str:
+    """What a user is told of a node that does not see what the lines name."""
+    several = f"{len(lines)} paths" if len(lines) > 1 else "a path"
+    return "\n".join(
+        [
+            f"node {node} does not see {several} of the config:",
+            *(f"  {line}" for line in lines),
+            "Name places that every node sees under the same path: a shared filesystem, or a "
+            "bucket's URI (s3://, gs://).",
+        ]
+    )
 
 
 def unseen(landmarks: Sequence[Landmark]) -> list[str]:

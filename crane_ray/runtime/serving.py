@@ -15,7 +15,7 @@ from ray.serve.schema import LoggingConfig
 from starlette.applications import Starlette
 
 from crane_ray.errors import ClusterError
-from crane_ray.runtime.cluster import connected, is_local, no_native_output
+from crane_ray.runtime.cluster import address_of, connected, no_native_output
 from crane_ray.runtime.viewing_checks import (
     check_port,
     check_replicas,
@@ -71,8 +71,7 @@ def serving(job: ViewJob) -> Iterator[Address]:
 
 def is_embedded(job: ViewJob) -> bool:
     """True where Ray starts and stops with the command."""
-    named = not is_local(job.cluster.address) or "RAY_ADDRESS" in os.environ
-    return not named and not ray.is_initialized()
+    return address_of(job.cluster) is None and not ray.is_initialized()
 
 
 def wait_for_stop() -> None:

@@ -1,6 +1,5 @@
 """Networks trained on the folds of a cohort: checked, trained, and their results gathered."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from crane_ray.cohort.tasks import load_task_set
 from crane_ray.errors import ConfigError
 from crane_ray.manifest import RunManifest, concluded
 from crane_ray.mil.aggregator import build_aggregator
-from crane_ray.runtime.cluster import connected, is_local
+from crane_ray.runtime.cluster import address_of, connected
 from crane_ray.runtime.fold_tasks import train_on_cluster
 from crane_ray.runtime.folds import (
     FoldKey,
@@ -189,7 +188,7 @@ def _share(
 ) -> Share:
     share = plan_share(job, nodes, num_folds)
     problem = too_small(job, nodes, share)
-    if problem and is_local(job.cluster.address) and "RAY_ADDRESS" not in os.environ:
+    if problem and address_of(job.cluster) is None:
         raise ConfigError(problem)
     if problem:  # an autoscaler may bring nodes
         reporter.note(f"warning: {problem}; waiting for it to grow")
