@@ -84,7 +84,7 @@ def wait_for_nodes(hosts: Sequence[Host], running: "Sequence[subprocess.Popen[st
 
 def _nodes_of(head: Host) -> set[str]:
     """The addresses of the nodes that have come to a head, from what it writes down."""
-    logs = Path(f"/proc/{head.pid}/root/tmp/ray").glob("session_2*/logs/gcs_server.out")
+    logs = Path("/proc", str(head.pid), "root", "tmp", "ray").glob("session_2*/logs/gcs_server.out")
     return {address for log in logs for address in re.findall(JOINED, log.read_text())}
 
 

@@ -60,7 +60,7 @@ class Elsewhere:
             "s": str(self.shared),
             "slides": str(self.cohort.slides_csv),
             "labels": str(self.cohort.labels_csv),
-            "store": f"{self.shared}/work/features/slow_colour",
+            "store": str(self.shared / "work" / "features" / "slow_colour"),
             "run": f"{self.shared}/results/cardiac-mtl_s1",
         }
 

@@ -86,7 +86,7 @@ def slide_shards(patches: Sequence[int]) -> Iterator[Shard]:
     for number, num_patches in enumerate(patches):
         row = slide_row(number, num_patches)
         for shard in range(-(-num_patches // SHARD_ROWS)):
-            path = f"s3://bucket/work/patches/{row.slide_id}.h5"
+            path = f"s3://bucket/made/patches/{row.slide_id}.h5"
             checksum = row.coords_checksum or ""
             yield Shard(row.slide_id, row.uri, path, num_patches, checksum, shard)
 

@@ -57,7 +57,7 @@ def test_a_page_has_commands_that_crane_ray_takes(page: Path) -> None:
 
 def test_a_wrong_flag_would_be_found() -> None:
     with pytest.raises(click.NoSuchOption):
-        parse(["submit", "extract", "--wrok", "/shared/work", "--address", "http://head:8265"])
+        parse(["submit", "extract", "--wrok", "/shared/cohort", "--address", "http://head:8265"])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
