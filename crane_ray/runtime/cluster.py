@@ -105,6 +105,9 @@ def _start(address: str | None, config: ClusterConfig) -> None:
     # The C++ core warns of every actor whose weights come through the object store, where the
     # driver holds them for as long as actors may restart.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # While the driver waits for a result, Ray looks for signals once a second only. Where SIGTERM
+    # comes to every process at once, as from Slurm, others may be gone by then and end the driver.
+    os.environ.setdefault("RAY_get_check_signal_interval_milliseconds", "50")
     # Cohorts of patients: nothing is reported to anybody unless the user says so.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Zero-GPU tasks on GPU nodes must not lose sight of CUDA_VISIBLE_DEVICES: Ray's future
